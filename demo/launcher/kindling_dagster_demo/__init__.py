@@ -1,0 +1,6 @@
+"""The `demo` command."""
+
+
+def main() -> None:
+    """Start the demo."""
+    raise SystemExit("not built yet")

@@ -1,0 +1,1 @@
+"""The DAG engine: graph, strategies, plans and the executor. Free of Dagster."""

@@ -1,0 +1,1 @@
+"""Engines: where Spark lives while a plan runs."""

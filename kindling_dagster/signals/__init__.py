@@ -1,0 +1,1 @@
+"""Typed signals. All but the bridge is free of Dagster."""
