@@ -1,0 +1,145 @@
+"""What a Delta table's log says of its last commits: versions, rows, bytes, files, schema. No JVM, no scan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+# How the operation metrics of a commit name rows, by operation family; from Delta's protocol and
+# `DeltaOperations.scala`: writes count what they put out, merges what they did to the target.
+_ROW_METRICS = {
+    "rows_inserted": ("numTargetRowsInserted",),
+    "rows_updated": ("numTargetRowsUpdated", "numUpdatedRows"),
+    "rows_deleted": ("numTargetRowsDeleted", "numDeletedRows"),
+    "rows_written": ("numOutputRows",),
+}
+_MERGE_ONLY_COPIES = "numTargetRowsInserted"
+
+
+@dataclass(frozen=True)
+class DeltaCommit:
+    """One commit: table version, operation (``WRITE``, ``MERGE`` …), Unix seconds, its metrics in rows."""
+
+    version: int
+    operation: str
+    timestamp: float
+    metrics: Mapping[str, int] = field(default_factory=dict)
+    user_metadata: str = ""
+
+
+@dataclass(frozen=True)
+class DeltaState:
+    """A table as its log tells: latest version, totals and schema.
+
+    ``rows`` is None where some file carries no row count; ``unavailable`` says why then. ``schema``
+    holds Spark's JSON fields, ``commits`` those asked for, newest first.
+    """
+
+    version: int
+    rows: int | None
+    bytes: int
+    files: int
+    schema: tuple[Mapping[str, Any], ...]
+    commits: tuple[DeltaCommit, ...] = ()
+    unavailable: str = ""
+
+
+def local_path(uri: str) -> Path | None:
+    """The local path behind a URI or path; None for remote storage."""
+    scheme = urlsplit(uri).scheme
+    if scheme == "file":
+        return Path(urlsplit(uri).path)
+    # A single letter is a Windows drive, not a scheme.
+    return None if len(scheme) > 1 else Path(uri)
+
+
+def table_version(uri: str, storage_options: Mapping[str, str] | None = None) -> int | None:
+    """The latest version of the Delta table at ``uri``; None when there is no table yet.
+
+    Raises:
+        Exception: Whatever deltalake raises when the log is there but cannot be read.
+    """
+    table = _open(uri, storage_options)
+    return None if table is None else table.version()
+
+
+def read_state(
+    uri: str, *, since: int | None = None, storage_options: Mapping[str, str] | None = None
+) -> DeltaState | None:
+    """The table's state, with the commits after version ``since`` (none when it is None).
+
+    Args:
+        uri: Path or URI of the table.
+        since: The version before the write one is asking about; -1 for a table that did not exist.
+        storage_options: As deltalake takes them.
+
+    Returns:
+        None when there is no Delta table at ``uri``.
+
+    Raises:
+        Exception: Whatever deltalake raises when the log is there but cannot be read.
+    """
+    table = _open(uri, storage_options)
+    if table is None:
+        return None
+    version = table.version()
+    commits: tuple[DeltaCommit, ...] = ()
+    if since is not None and version > since:
+        commits = tuple(_commit(entry) for entry in table.history(version - since))
+    rows, size, files, why = _totals(table)
+    schema = tuple(json.loads(table.schema().to_json())["fields"])
+    return DeltaState(version, rows, size, files, schema, commits, why)
+
+
+def _open(uri: str, storage_options: Mapping[str, str] | None) -> DeltaTable | None:
+    from deltalake import DeltaTable
+
+    path = local_path(uri)
+    target = str(path.absolute()) if path is not None else uri
+    options = dict(storage_options) if storage_options else None
+    if not DeltaTable.is_deltatable(target, options):
+        return None
+    return DeltaTable(target, storage_options=options)
+
+
+def _commit(entry: Mapping[str, Any]) -> DeltaCommit:
+    raw = entry.get("operationMetrics") or {}
+    metrics = {
+        name: int(raw[key]) for name, keys in _ROW_METRICS.items() for key in keys if _is_count(raw.get(key))
+    }
+    if _MERGE_ONLY_COPIES in raw:
+        # A merge's numOutputRows also counts rows it only copied into rewritten files.
+        metrics.pop("rows_written", None)
+    return DeltaCommit(
+        version=int(entry["version"]),
+        operation=str(entry.get("operation", "")),
+        timestamp=float(entry.get("timestamp", 0)) / 1000,
+        metrics=metrics,
+        user_metadata=str(entry.get("userMetadata") or ""),
+    )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.isdigit())
+
+
+def _totals(table: DeltaTable) -> tuple[int | None, int, int, str]:
+    """Rows, bytes and files of the latest version, and why there are no rows if there are none."""
+    actions = table.get_add_actions(flatten=True)
+    names = list(actions.schema.names)
+    size = sum(actions.column("size_bytes").to_pylist())
+    counts = actions.column("num_records").to_pylist() if "num_records" in names else []
+    deleted = 0
+    for name in names:
+        if name.lower().replace("_", "").endswith("deletionvector.cardinality"):
+            deleted = sum(value or 0 for value in actions.column(name).to_pylist())
+    if actions.num_rows and (not counts or any(count is None for count in counts)):
+        return None, size, actions.num_rows, "some files of the table carry no row statistics"
+    return sum(counts) - deleted, size, actions.num_rows, ""
