@@ -1,0 +1,300 @@
+"""The one place that decides what a Kindling entity looks like in Dagster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dagster import (
+    AssetCheckSpec,
+    AssetKey,
+    AssetSpec,
+    CodeReferencesMetadataValue,
+    LocalFileCodeReference,
+    TableColumn,
+    TableColumnConstraints,
+    TableSchema,
+)
+
+from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec, SourceRef
+
+ENTITY_METADATA = "kindling/entity"
+PIPES_METADATA = "kindling/pipes"
+
+_SECRET = re.compile(r"^@secret[:\s]")
+_TAG_PART = re.compile(r"[^A-Za-z0-9_.\-]")
+# Tags that configure a provider: paths, connection strings, formats. They belong to the location.
+_PROVIDER_TAG = re.compile(r"^provider(\.|_type$)")
+_MAX_TAG_LENGTH = 63
+
+
+@dataclass(frozen=True)
+class TranslatorSettings:
+    """What the default translator does, as plain settings.
+
+    Args:
+        code_references: Link each asset to the file and line of its pipe.
+        owner_tag: Kindling tag that names owners, comma-separated: e-mail addresses or team names.
+        description_tag: Kindling tag that describes an entity, used beside the pipes' docstrings.
+        external_group: Group of entities that no pipe of the app writes; empty for their layer.
+    """
+
+    code_references: bool = True
+    owner_tag: str = "owner"
+    description_tag: str = "description"
+    external_group: str = ""
+
+
+@dataclass(frozen=True)
+class AssetData:
+    """What the translator is told about one asset.
+
+    One record, so that a later version can say more without changing a hook's signature.
+
+    Args:
+        manifest: Everything the app declares.
+        entity: The entity that the asset stands for.
+        pipes: The pipes that write it, in the order in which they run; none for an external asset.
+        upstream: Ids of the entities it depends on.
+        app_root: The app's directory, for code references; None when it is not on this machine.
+        working_dir: Where relative storage paths count from; None when not known.
+    """
+
+    manifest: Manifest
+    entity: EntitySpec
+    pipes: tuple[PipeSpec, ...] = ()
+    upstream: tuple[str, ...] = ()
+    app_root: Path | None = None
+    working_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class CheckData:
+    """What the translator is told about one asset check: its asset, a name and what it checks."""
+
+    asset: AssetData
+    name: str
+    description: str = ""
+    blocking: bool = False
+
+
+class DagsterKindlingTranslator:
+    """Turns what Kindling declares into what Dagster shows.
+
+    Subclass it and override one hook; everything that must agree (specs, dependencies, checks,
+    events, selections) goes through the same hooks::
+
+        class Prefixed(DagsterKindlingTranslator):
+            def get_asset_key(self, data: AssetData) -> AssetKey:
+                return super().get_asset_key(data).with_prefix("lake")
+    """
+
+    def __init__(self, settings: TranslatorSettings | None = None) -> None:
+        self.settings = settings or TranslatorSettings()
+
+    def get_asset_key(self, data: AssetData) -> AssetKey:
+        """The asset's key: the entity id split on dots."""
+        return AssetKey(data.entity.id.split("."))
+
+    def get_asset_spec(self, data: AssetData) -> AssetSpec:
+        """The asset's spec; its dependencies are added from ``get_deps``.
+
+        An override usually calls ``super()`` and ``replace_attributes`` or ``merge_attributes``.
+        The key is ``get_asset_key``'s: override that to change keys.
+        """
+        return AssetSpec(
+            key=self.get_asset_key(data),
+            description=self._description(data),
+            group_name=self._group(data),
+            kinds=self._kinds(data),
+            tags=self._tags(data),
+            owners=self._owners(data),
+            code_version=self._code_version(data),
+            metadata=self._metadata(data),
+            skippable=bool(data.pipes),
+        )
+
+    def get_deps(self, data: AssetData, key_of: Callable[[str], AssetKey]) -> Sequence[AssetKey]:
+        """Keys of the assets it depends on. ``key_of`` gives the key of an entity id."""
+        return [key_of(entity_id) for entity_id in data.upstream]
+
+    def get_asset_check_spec(self, data: CheckData) -> AssetCheckSpec:
+        """The spec of one check of the asset."""
+        return AssetCheckSpec(
+            name=data.name,
+            asset=self.get_asset_key(data.asset),
+            description=data.description or None,
+            blocking=data.blocking,
+        )
+
+    def _group(self, data: AssetData) -> str:
+        layer = data.entity.layer
+        if not data.pipes and self.settings.external_group:
+            layer = self.settings.external_group
+        return re.sub(r"\W", "_", layer) or "default"
+
+    def _kinds(self, data: AssetData) -> set[str]:
+        kinds = {"kindling", re.sub(r"[^A-Za-z0-9_]", "_", data.entity.provider)}
+        if data.pipes:
+            kinds.add("sql" if all(pipe.kind == "view" for pipe in data.pipes) else "pyspark")
+        return kinds
+
+    def _tags(self, data: AssetData) -> dict[str, str]:
+        tags: dict[str, str] = {}
+        for source in (*(pipe.tags for pipe in data.pipes), data.entity.tags):
+            tags.update(valid_tags(source))
+        return tags
+
+    def _owners(self, data: AssetData) -> list[str]:
+        named: dict[str, None] = {}
+        for tags in (data.entity.tags, *(pipe.tags for pipe in data.pipes)):
+            for owner in str(tags.get(self.settings.owner_tag, "")).split(","):
+                if owner.strip():
+                    named[_valid_owner(owner.strip())] = None
+        return list(named)
+
+    def _description(self, data: AssetData) -> str | None:
+        texts = [data.entity.tags.get(self.settings.description_tag, ""), data.entity.description]
+        texts += [pipe.description for pipe in data.pipes]
+        distinct = dict.fromkeys(text.strip() for text in texts if text and text.strip())
+        return "\n\n".join(distinct) or None
+
+    def _code_version(self, data: AssetData) -> str | None:
+        versions = [pipe.code_version for pipe in data.pipes if pipe.code_version]
+        if len(versions) <= 1:
+            return versions[0][:16] if versions else None
+        return hashlib.sha256("".join(versions).encode()).hexdigest()[:16]
+
+    def _metadata(self, data: AssetData) -> dict[str, Any]:
+        entity = data.entity
+        metadata: dict[str, Any] = {ENTITY_METADATA: entity.id}
+        if data.pipes:
+            metadata[PIPES_METADATA] = [pipe.id for pipe in data.pipes]
+        if entity.merge_columns:
+            metadata["kindling/merge_columns"] = list(entity.merge_columns)
+        if entity.partition_columns:
+            metadata["kindling/partition_columns"] = list(entity.partition_columns)
+        if entity.schema:
+            metadata["dagster/column_schema"] = table_schema(entity.schema)
+        metadata["dagster/storage_kind"] = entity.provider
+        metadata |= _location_metadata(data)
+        references = self._code_references(data)
+        if references:
+            metadata["dagster/code_references"] = CodeReferencesMetadataValue(code_references=references)
+        return metadata
+
+    def _code_references(self, data: AssetData) -> list[Any]:
+        if not self.settings.code_references:
+            return []
+        found: list[Any] = []
+        for label, source in [(pipe.id, pipe.source) for pipe in data.pipes] or [
+            (data.entity.id, data.entity.source)
+        ]:
+            path = source_path(source, data.app_root)
+            if source is not None and path is not None:
+                found.append(
+                    LocalFileCodeReference(file_path=str(path), line_number=source.line, label=label)
+                )
+        return found
+
+
+def valid_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Kindling's tags as Dagster takes them.
+
+    Characters that Dagster refuses become ``_`` and values are cut at 63; secrets, provider options
+    (paths, connection strings) and Dagster's own namespace are left out.
+    """
+    valid: dict[str, str] = {}
+    for key, value in tags.items():
+        text = str(value)
+        if _SECRET.match(text) or _PROVIDER_TAG.match(key) or key.startswith("dagster/"):
+            continue
+        namespace, slash, name = key.rpartition("/")
+        clean = _TAG_PART.sub("_", name)[:_MAX_TAG_LENGTH]
+        if slash:
+            clean = f"{_TAG_PART.sub('_', namespace)[:_MAX_TAG_LENGTH]}/{clean}"
+        if clean:
+            valid[clean] = _TAG_PART.sub("_", text)[:_MAX_TAG_LENGTH]
+    return valid
+
+
+def _valid_owner(owner: str) -> str:
+    if re.fullmatch(r"[\w.+-]+@[\w-]+(\.[\w-]+)*\.[A-Za-z]{2,}", owner):
+        return owner
+    return "team:" + re.sub(r"\W", "_", owner.removeprefix("team:"))
+
+
+def table_schema(fields: Iterable[Mapping[str, Any]]) -> TableSchema:
+    """Dagster's table schema from Spark's JSON fields."""
+    return TableSchema(
+        columns=[
+            TableColumn(
+                name=str(column["name"]),
+                type=_type_text(column.get("type", "")),
+                description=(column.get("metadata") or {}).get("comment"),
+                constraints=TableColumnConstraints(nullable=bool(column.get("nullable", True))),
+            )
+            for column in fields
+        ]
+    )
+
+
+def _type_text(spark_type: object) -> str:
+    if isinstance(spark_type, str):
+        return spark_type
+    if isinstance(spark_type, Mapping):
+        match spark_type.get("type"):
+            case "array":
+                return f"array<{_type_text(spark_type['elementType'])}>"
+            case "map":
+                return f"map<{_type_text(spark_type['keyType'])},{_type_text(spark_type['valueType'])}>"
+            case "struct":
+                inner = (f"{field['name']}:{_type_text(field['type'])}" for field in spark_type["fields"])
+                return f"struct<{','.join(inner)}>"
+    return json.dumps(spark_type)
+
+
+def _location_metadata(data: AssetData) -> dict[str, Any]:
+    location = data.entity.location
+    match location.kind:
+        case "path":
+            return {"dagster/uri": location_uri(location.value, data.working_dir)}
+        case "table":
+            return {"dagster/table_name": location.value}
+        case "secret":
+            return {"kindling/location": f"in the secret {location.value}"}
+        case "memory":
+            return {"kindling/location": "memory of the run's Spark session"}
+    return {}
+
+
+def location_uri(value: str, working_dir: Path | None) -> str:
+    """A storage path as an absolute URI or path; relative ones count from ``working_dir``."""
+    if "://" in value or value.startswith(("dbfs:", "file:")) or Path(value).is_absolute():
+        return value
+    return value if working_dir is None else str(working_dir / value)
+
+
+def source_path(source: SourceRef | None, app_root: Path | None) -> Path | None:
+    """The file behind a source reference on this machine; None when it is not here. Imports nothing."""
+    if source is None:
+        return None
+    if source.in_app:
+        path = app_root / source.file if app_root else None
+        return path if path is not None and path.exists() else None
+    package = source.module.split(".")[0]
+    try:
+        found = find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    for folder in (found.submodule_search_locations or []) if found else []:
+        path = Path(folder).parent / source.file
+        if path.exists():
+            return path
+    return None
