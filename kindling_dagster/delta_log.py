@@ -20,7 +20,6 @@ _ROW_METRICS = {
     "rows_deleted": ("numTargetRowsDeleted", "numDeletedRows"),
     "rows_written": ("numOutputRows",),
 }
-_MERGE_ONLY_COPIES = "numTargetRowsInserted"
 
 
 @dataclass(frozen=True)
@@ -109,19 +108,26 @@ def _open(uri: str, storage_options: Mapping[str, str] | None) -> DeltaTable | N
     return DeltaTable(target, storage_options=options)
 
 
-def _commit(entry: Mapping[str, Any]) -> DeltaCommit:
-    raw = entry.get("operationMetrics") or {}
+def row_metrics(operation_metrics: Mapping[str, Any]) -> dict[str, int]:
+    """Row counts from a commit's operation metrics: ``rows_inserted``, ``_updated``, ``_deleted``, ``_written``."""
     metrics = {
-        name: int(raw[key]) for name, keys in _ROW_METRICS.items() for key in keys if _is_count(raw.get(key))
+        name: int(operation_metrics[key])
+        for name, keys in _ROW_METRICS.items()
+        for key in keys
+        if _is_count(operation_metrics.get(key))
     }
-    if _MERGE_ONLY_COPIES in raw:
+    if "rows_inserted" in metrics:
         # A merge's numOutputRows also counts rows it only copied into rewritten files.
         metrics.pop("rows_written", None)
+    return metrics
+
+
+def _commit(entry: Mapping[str, Any]) -> DeltaCommit:
     return DeltaCommit(
         version=int(entry["version"]),
         operation=str(entry.get("operation", "")),
         timestamp=float(entry.get("timestamp", 0)) / 1000,
-        metrics=metrics,
+        metrics=row_metrics(entry.get("operationMetrics") or {}),
         user_metadata=str(entry.get("userMetadata") or ""),
     )
 

@@ -1,0 +1,230 @@
+"""Kindling pipes as Dagster assets: ``@kindling_assets`` and ``build_kindling_asset_specs``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dagster import (
+    AssetKey,
+    AssetsDefinition,
+    AssetSpec,
+    BackfillPolicy,
+    PartitionsDefinition,
+    RetryPolicy,
+    multi_asset,
+)
+
+from kindling_dagster.config import KindlingRunConfig
+from kindling_dagster.dag.graph import PipeGraph, PipeGraphBuilder
+from kindling_dagster.errors import DeclarationError, SelectionError
+from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
+from kindling_dagster.project import KindlingProject
+from kindling_dagster.selection import Selection, select_entities
+from kindling_dagster.translator import AssetData, DagsterKindlingTranslator
+
+PROJECT_TAG = "kindling-dagster/project"
+
+
+@dataclass(frozen=True)
+class KindlingAssetGraph:
+    """An app's entities as assets: which pipes write them, what they depend on, their specs.
+
+    Args:
+        project: The app.
+        translator: Decides what each asset looks like.
+    """
+
+    project: KindlingProject
+    translator: DagsterKindlingTranslator
+
+    @property
+    def manifest(self) -> Manifest:
+        """The app's manifest."""
+        return self.project.manifest
+
+    @cached_property
+    def graph(self) -> PipeGraph:
+        """The graph of the batch pipes; raises CycleError where they go in a circle."""
+        return PipeGraphBuilder(self.manifest).build_graph(
+            [pipe.id for pipe in self.manifest.pipes if not pipe.streaming]
+        )
+
+    @cached_property
+    def written(self) -> Mapping[str, AssetData]:
+        """Entities that batch pipes write, in declaration order."""
+        writers: dict[str, list[PipeSpec]] = {}
+        for node in self.graph.nodes:
+            writers.setdefault(node.output, []).append(node.pipe)
+        return {entity_id: self._data(entity_id, pipes) for entity_id, pipes in writers.items()}
+
+    @cached_property
+    def external(self) -> Mapping[str, AssetData]:
+        """Entities that no batch pipe of the app writes; companions belong to their base entity."""
+        return {
+            entity.id: self._data(entity.id, ())
+            for entity in self.manifest.entities
+            if entity.id not in self.written and not entity.companion_of
+        }
+
+    def _data(self, entity_id: str, pipes: Sequence[PipeSpec]) -> AssetData:
+        entity = self.manifest.entities_by_id.get(entity_id) or _undeclared(entity_id)
+        read: dict[str, None] = dict.fromkeys(entity.sql_inputs)
+        for pipe in pipes:
+            read.update(dict.fromkeys(self.graph.node(pipe.id).sources))
+        read.pop(entity_id, None)
+        return AssetData(
+            manifest=self.manifest,
+            entity=entity,
+            pipes=tuple(pipes),
+            upstream=tuple(read),
+            app_root=self.project.root,
+            working_dir=self.project.working_dir,
+        )
+
+    @cached_property
+    def specs(self) -> Mapping[str, AssetSpec]:
+        """Specs of the written assets by entity id, dependencies included."""
+        return {entity_id: self._spec(data) for entity_id, data in self.written.items()}
+
+    @cached_property
+    def external_specs(self) -> Mapping[str, AssetSpec]:
+        """Specs of the external assets by entity id."""
+        return {entity_id: self._spec(data) for entity_id, data in self.external.items()}
+
+    def _spec(self, data: AssetData) -> AssetSpec:
+        spec = self.translator.get_asset_spec(data)
+        if spec.key != self.key_of(data.entity.id):
+            raise DeclarationError(
+                f"The translator gives {data.entity.id} the key {spec.key.to_user_string()} in "
+                f"get_asset_spec and {self.key_of(data.entity.id).to_user_string()} in get_asset_key.",
+                "Override get_asset_key to change keys; dependencies go by it too.",
+            )
+        deps = self.translator.get_deps(data, self.key_of)
+        return spec.replace_attributes(deps=[*deps, *spec.deps]) if deps else spec
+
+    def key_of(self, entity_id: str) -> AssetKey:
+        """The key of an entity's asset, through the translator."""
+        return self._keys.get(entity_id) or self.translator.get_asset_key(
+            AssetData(self.manifest, _undeclared(entity_id))
+        )
+
+    @cached_property
+    def _keys(self) -> Mapping[str, AssetKey]:
+        return {
+            entity_id: self.translator.get_asset_key(data)
+            for source in (self.written, self.external)
+            for entity_id, data in source.items()
+        }
+
+    def select(self, select: Selection | None, exclude: Selection | None) -> list[str]:
+        """Ids of the written entities that a selection names, in declaration order."""
+        if select is None and exclude is None:
+            return list(self.written)
+        candidates = {id_: (data.entity, data.pipes) for id_, data in self.written.items()}
+        chosen = select_entities(candidates, self.specs, select, exclude)
+        if not chosen:
+            raise SelectionError(
+                f"select={select!r} and exclude={exclude!r} leave no asset of {self.manifest.app.name}.",
+                "Widen select or narrow exclude.",
+            )
+        return [entity_id for entity_id in self.written if entity_id in chosen]
+
+
+def _undeclared(entity_id: str) -> EntitySpec:
+    from kindling_dagster.manifest import Location
+
+    return EntitySpec(entity_id, entity_id, provider="undeclared", location=Location("none"))
+
+
+def build_kindling_asset_specs(
+    *,
+    project: KindlingProject,
+    select: Selection | None = None,
+    exclude: Selection | None = None,
+    translator: DagsterKindlingTranslator | None = None,
+    external: bool = False,
+) -> Sequence[AssetSpec]:
+    """The asset specs of an app's pipes, without anything to run them.
+
+    Args:
+        project: The app.
+        select: Kindling ids with globs, ``tag:name=value``, Dagster selection strings, or a list of such.
+        exclude: The same, for what to leave out.
+        translator: Decides keys, groups, kinds and so on.
+        external: Give the specs of entities that no pipe writes instead (all of them).
+
+    Raises:
+        KindlingDagsterError: The app cannot be loaded, its pipes go in a circle, or a selection fits nothing.
+    """
+    assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
+    if external:
+        return list(assets.external_specs.values())
+    return [assets.specs[entity_id] for entity_id in assets.select(select, exclude)]
+
+
+def kindling_assets(
+    *,
+    project: KindlingProject,
+    select: Selection | None = None,
+    exclude: Selection | None = None,
+    translator: DagsterKindlingTranslator | None = None,
+    name: str | None = None,
+    op_tags: Mapping[str, Any] | None = None,
+    required_resource_keys: Iterable[str] | None = None,
+    pool: str | None = None,
+    retry_policy: RetryPolicy | None = None,
+    partitions_def: PartitionsDefinition[str] | None = None,
+    backfill_policy: BackfillPolicy | None = None,
+) -> Callable[[Callable[..., Any]], AssetsDefinition]:
+    """Make the decorated function the one step that materializes an app's pipes.
+
+    Each entity that a batch pipe writes is an asset; any subset can be materialized. Streaming pipes
+    are left out. The body is usually one line::
+
+        @kindling_assets(project=KindlingProject("demo"))
+        def flights(context: AssetExecutionContext, kindling: KindlingResource):
+            yield from kindling.run(context=context).stream()
+
+    Args:
+        project: The app.
+        select: Kindling ids with globs, ``tag:name=value``, Dagster selection strings, or a list of such.
+        exclude: The same, for what to leave out.
+        translator: Decides keys, groups, kinds and so on.
+        name: Name of the op; the function's name by default.
+        op_tags: Tags of the op.
+        required_resource_keys: Resources that the body takes from its context.
+        pool: Concurrency pool of the op.
+        retry_policy: Dagster's retry policy for the step.
+        partitions_def: Partitions of all the assets.
+        backfill_policy: Backfill policy of all the assets.
+
+    Raises:
+        KindlingDagsterError: The app cannot be loaded, its pipes go in a circle, or a selection fits nothing.
+    """
+    assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
+    specs = [assets.specs[entity_id] for entity_id in assets.select(select, exclude)]
+    if not specs:
+        raise DeclarationError(
+            f"The app {project.manifest.app.name} declares no batch pipe, so there is nothing to materialize.",
+            "Declare a pipe, or check that its package is named in lake-reqs.txt.",
+        )
+
+    def decorate(function: Callable[..., Any]) -> AssetsDefinition:
+        takes_config = "config" in function.__annotations__
+        return multi_asset(
+            name=name or function.__name__,
+            specs=specs,
+            can_subset=True,
+            op_tags={**(op_tags or {}), PROJECT_TAG: project.to_json()},
+            required_resource_keys=set(required_resource_keys or ()),
+            pool=pool,
+            retry_policy=retry_policy,
+            partitions_def=partitions_def,
+            backfill_policy=backfill_policy,
+            config_schema=None if takes_config else KindlingRunConfig.to_fields_dict(),
+        )(function)
+
+    return decorate

@@ -1,0 +1,184 @@
+"""Execution options: one precedence, from the most specific to the default. Pure; free of Dagster.
+
+For each pipe, the first that says something wins:
+
+1. the pipe's own Kindling tags (``dagster/timeout``, ``dagster/retries``, ``dagster/backoff``,
+   ``dagster/full_refresh``) and ``kindling.execution.pipes.<pipe id>.retry`` in the settings,
+2. the run's config (the launchpad),
+3. the resource's fields,
+4. ``kindling.execution.*`` in the settings,
+5. the defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+from kindling_dagster.dag.scheduling import ErrorStrategy
+from kindling_dagster.engines.base import PipeOptions, RunOptions
+from kindling_dagster.errors import SelectionError
+from kindling_dagster.manifest import Manifest, PipeSpec
+
+EXECUTION_SETTINGS = "kindling.execution"
+
+
+@dataclass(frozen=True)
+class OptionLayer:
+    """Options as one place gives them; None where it says nothing.
+
+    Args:
+        mode: ``incremental`` (Kindling's watermarks) or ``full_refresh``; None for as declared.
+        full_refresh_pipes: Pipes (ids or globs) that read everything, whatever the mode.
+        max_workers: How many pipes may run at once when ``parallel``.
+        parallel: Run independent pipes at the same time.
+        barrier: Finish one generation before the next starts.
+        pipe_timeout: Seconds after which a pipe is cancelled; 0 for no limit.
+        error_strategy: ``fail_fast``, ``continue`` or ``skip_dependents``.
+        retries: How often a failed pipe is tried again.
+        backoff: Seconds before the first retry; doubles with each further one.
+        auto_cache: Cache entities that several pipes of the run read.
+    """
+
+    mode: str | None = None
+    full_refresh_pipes: tuple[str, ...] = ()
+    max_workers: int | None = None
+    parallel: bool | None = None
+    barrier: bool | None = None
+    pipe_timeout: float | None = None
+    error_strategy: str | None = None
+    retries: int | None = None
+    backoff: float | None = None
+    auto_cache: bool | None = None
+
+    def over(self, weaker: OptionLayer) -> OptionLayer:
+        """This layer where it says something, ``weaker`` elsewhere."""
+        merged = {
+            item.name: getattr(weaker, item.name)
+            if getattr(self, item.name) in (None, ())
+            else getattr(self, item.name)
+            for item in fields(self)
+        }
+        return OptionLayer(**merged)
+
+    @staticmethod
+    def from_settings(settings: Mapping[str, Any]) -> OptionLayer:
+        """What ``kindling.execution.*`` says.
+
+        Raises:
+            SelectionError: A value is not of its option's type.
+        """
+        execution = settings.get(EXECUTION_SETTINGS) or {}
+        retry = execution.get("retry") or {}
+        return OptionLayer(
+            max_workers=_number(execution.get("max_workers"), int, "max_workers"),
+            parallel=_flag(execution.get("parallel"), "parallel"),
+            barrier=_flag(execution.get("barrier"), "barrier"),
+            pipe_timeout=_number(execution.get("pipe_timeout"), float, "pipe_timeout"),
+            error_strategy=_text(execution.get("error_strategy")),
+            retries=_number(retry.get("attempts"), int, "retry.attempts"),
+            backoff=_number(retry.get("interval_seconds"), float, "retry.interval_seconds"),
+            auto_cache=_flag(execution.get("auto_cache"), "auto_cache"),
+        )
+
+
+def resolve_options(
+    manifest: Manifest,
+    pipe_ids: Iterable[str],
+    *,
+    run: OptionLayer | None = None,
+    resource: OptionLayer | None = None,
+    watermarks: bool = False,
+    entity_tags: Mapping[str, Mapping[str, str]] | None = None,
+) -> RunOptions:
+    """All options of one execution, resolved for each of its pipes.
+
+    Args:
+        manifest: The app's manifest; its settings and pipe tags take part.
+        pipe_ids: The pipes that will run.
+        run: What the run's config says.
+        resource: What the resource says.
+        watermarks: Turn Kindling's watermarks on where its platform leaves them off.
+        entity_tags: Per-run tag overrides by entity id.
+
+    Raises:
+        SelectionError: An option has an unknown or impossible value; names it and where it stands.
+    """
+    run = run or OptionLayer()
+    layer = run.over(resource or OptionLayer()).over(OptionLayer.from_settings(manifest.settings))
+    ErrorStrategy.of(layer.error_strategy or ErrorStrategy.SKIP_DEPENDENTS.value)
+    if layer.mode not in (None, "incremental", "full_refresh"):
+        raise SelectionError(f"There is no mode {layer.mode!r}.", "Use incremental or full_refresh.")
+    if layer.max_workers is not None and layer.max_workers < 1:
+        raise SelectionError(f"max_workers is {layer.max_workers}.", "It must be at least 1.")
+    selected = [manifest.pipes_by_id[pipe_id] for pipe_id in pipe_ids]
+    for pattern in layer.full_refresh_pipes:
+        if not any(fnmatchcase(pipe.id, pattern) for pipe in selected):
+            raise SelectionError(
+                f"full_refresh_pipes names {pattern!r}, which matches no pipe of this run.",
+                f"The run's pipes are {', '.join(pipe.id for pipe in selected)}.",
+            )
+    return RunOptions(
+        max_workers=layer.max_workers or 4,
+        parallel=bool(layer.parallel),
+        barrier=bool(layer.barrier),
+        error_strategy=layer.error_strategy or ErrorStrategy.SKIP_DEPENDENTS.value,
+        watermarks=watermarks or layer.mode == "incremental",
+        auto_cache=bool(layer.auto_cache),
+        entity_tags=dict(entity_tags or {}),
+        pipes={pipe.id: _pipe_options(pipe, layer, manifest) for pipe in selected},
+    )
+
+
+def _pipe_options(pipe: PipeSpec, layer: OptionLayer, manifest: Manifest) -> PipeOptions:
+    execution = manifest.settings.get(EXECUTION_SETTINGS) or {}
+    retry = ((execution.get("pipes") or {}).get(pipe.id) or {}).get("retry") or {}
+    where = f"pipe {pipe.id}"
+
+    def first(tag: str, setting: str, kind: type, fallback: Any) -> Any:
+        for value in (pipe.tags.get(f"dagster/{tag}"), retry.get(setting) if setting else None):
+            number = _number(value, kind, f"dagster/{tag} of {where}")
+            if number is not None:
+                return number
+        return fallback
+
+    timeout = first("timeout", "", float, layer.pipe_timeout)
+    retries = first("retries", "attempts", int, layer.retries or 0)
+    named = any(fnmatchcase(pipe.id, pattern) for pattern in layer.full_refresh_pipes)
+    tagged = _flag(pipe.tags.get("dagster/full_refresh"), f"dagster/full_refresh of {where}")
+    return PipeOptions(
+        full_refresh=named or bool(tagged) or (layer.mode == "full_refresh"),
+        timeout=timeout if timeout and timeout > 0 else None,
+        attempts=max(0, retries) + 1,
+        backoff=first(
+            "backoff", "interval_seconds", float, layer.backoff if layer.backoff is not None else 1.0
+        ),
+    )
+
+
+def _number(value: object, kind: type, name: str) -> Any:
+    if value is None or value == "":
+        return None
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise SelectionError(
+            f"Execution option {name} is {value!r}.", f"It must be a number ({kind.__name__})."
+        ) from error
+
+
+def _flag(value: object, name: str) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in ("true", "yes", "1", "on"):
+        return True
+    if text in ("false", "no", "0", "off"):
+        return False
+    raise SelectionError(f"Execution option {name} is {value!r}.", "It must be true or false.")
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value).strip().lower()
