@@ -44,9 +44,7 @@ class CycleError(DeclarationError):
         suggestion: How to break it.
     """
 
-    def __init__(
-        self, message: str, cycles: Sequence[Sequence[str]] = (), suggestion: str = ""
-    ) -> None:
+    def __init__(self, message: str, cycles: Sequence[Sequence[str]] = (), suggestion: str = "") -> None:
         super().__init__(message, suggestion)
         self.cycles = tuple(tuple(cycle) for cycle in cycles)
 
@@ -65,3 +63,7 @@ class SparkSetupError(KindlingDagsterError):
 
 class RunError(KindlingDagsterError):
     """A run cannot go on as asked."""
+
+
+class PipeCancelledError(RunError):
+    """A pipe was cancelled: raised in its own thread, at the latest when it is about to write."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any
+
+import cattrs
 
 
 class PipeStatus(str, Enum):
@@ -88,3 +93,88 @@ class PipeResult:
         if self.started_at is None or self.ended_at is None:
             return None
         return self.ended_at - self.started_at
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """How a set of pipes ended: one generation, or (as ExecutionResult) a whole execution.
+
+    ``results`` holds every pipe exactly once, in the order they were given. Times are Unix seconds.
+    ``cancelled`` says why the run was cancelled from outside; empty when it was not.
+    """
+
+    results: Mapping[str, PipeResult]
+    started_at: float
+    ended_at: float
+    cancelled: str = ""
+    generation: int = 0
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """How many pipes ended in which way, by status value; ways that did not occur are left out."""
+        return dict(Counter(result.status.value for result in self.results.values()))
+
+    @cached_property
+    def succeeded(self) -> tuple[PipeResult, ...]:
+        """Pipes that committed or had nothing to do."""
+        return tuple(result for result in self.results.values() if result.status.ok)
+
+    @cached_property
+    def failed(self) -> tuple[PipeResult, ...]:
+        """Pipes that went wrong themselves: failed, timed out or stuck."""
+        own = (PipeStatus.FAILED, PipeStatus.TIMED_OUT, PipeStatus.STUCK)
+        return tuple(result for result in self.results.values() if result.status in own)
+
+    @cached_property
+    def not_run(self) -> tuple[PipeResult, ...]:
+        """Pipes that were cancelled or never started, because of something else."""
+        without = {result.pipe_id for result in (*self.succeeded, *self.failed)}
+        return tuple(result for result in self.results.values() if result.pipe_id not in without)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every pipe succeeded or had nothing to do."""
+        return len(self.succeeded) == len(self.results)
+
+    @property
+    def duration_seconds(self) -> float:
+        """Seconds from start to end."""
+        return self.ended_at - self.started_at
+
+    def to_json(self) -> str:
+        """Everything as indented JSON, with the counts."""
+        return json.dumps({**self.to_dict(), "counts": self.counts}, indent=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain dicts, lists, strings and numbers."""
+        plain: dict[str, Any] = _converter.unstructure(self)
+        return plain
+
+
+@dataclass(frozen=True)
+class ExecutionResult(GenerationResult):
+    """How an execution of several generations ended; ``generation`` is always 0."""
+
+    def of_generation(self, generation: int) -> GenerationResult:
+        """The part of one generation, from its first start to its last end."""
+        results = {
+            pipe_id: result for pipe_id, result in self.results.items() if result.generation == generation
+        }
+        started = [result.started_at for result in results.values() if result.started_at is not None]
+        ended = [result.ended_at for result in results.values() if result.ended_at is not None]
+        return GenerationResult(
+            results=results,
+            started_at=min(started, default=self.started_at),
+            ended_at=max(ended, default=self.started_at),
+            cancelled=self.cancelled,
+            generation=generation,
+        )
+
+    @cached_property
+    def generations(self) -> tuple[GenerationResult, ...]:
+        """The parts, generation by generation."""
+        numbers = sorted({result.generation for result in self.results.values()})
+        return tuple(self.of_generation(number) for number in numbers)
+
+
+_converter = cattrs.Converter()
