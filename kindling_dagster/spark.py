@@ -209,3 +209,11 @@ def _require_delta(session: SparkSession) -> None:
             "The Spark session that is already up in this process has no Delta.",
             f"Start it with spark.sql.extensions={DELTA_EXTENSION}, or let kindling-dagster start it.",
         )
+
+
+def session_is_up() -> bool:
+    """Whether this process has a live Spark session. Starts nothing."""
+    from pyspark import SparkContext
+
+    # PySpark has no public way to ask without making one: getActiveSession only knows the calling thread.
+    return SparkContext._active_spark_context is not None

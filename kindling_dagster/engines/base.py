@@ -53,11 +53,19 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What an engine is asked to run: pipe ids and options. ``run_id`` tags Spark jobs and commits."""
+    """What an engine is asked to run; JSON-ready.
+
+    Args:
+        run_id: Tags Spark jobs.
+        pipe_ids: The pipes, in any order.
+        options: How to run them.
+        durations: Seconds that pipes took in the past, where known.
+    """
 
     run_id: str
     pipe_ids: tuple[str, ...]
     options: RunOptions = field(default_factory=RunOptions)
+    durations: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""The one-line way: a whole app as Dagster definitions."""
+
+from __future__ import annotations
+
+import re
+
+from dagster import (
+    AssetExecutionContext,
+    AssetSelection,
+    Definitions,
+    define_asset_job,
+    in_process_executor,
+)
+
+from kindling_dagster.assets import build_kindling_asset_specs, kindling_assets
+from kindling_dagster.project import KindlingProject
+from kindling_dagster.resources import KindlingResource
+from kindling_dagster.selection import Selection
+from kindling_dagster.translator import DagsterKindlingTranslator
+
+
+def build_kindling_definitions(
+    project: KindlingProject,
+    *,
+    select: Selection | None = None,
+    exclude: Selection | None = None,
+    translator: DagsterKindlingTranslator | None = None,
+    resource: KindlingResource | None = None,
+    resource_key: str = "kindling",
+) -> Definitions:
+    """An app's assets, external assets, resource, and a job over all of its assets.
+
+    The default executor is the in-process one: the app's pipes share one step and one Spark session,
+    and a process per step would only add the time to start it.
+
+    Args:
+        project: The app.
+        select: Kindling ids with globs, ``tag:name=value``, Dagster selection strings, or a list of such.
+        exclude: The same, for what to leave out.
+        translator: Decides keys, groups, kinds and so on.
+        resource: Spark's settings and execution options; the defaults when left out.
+        resource_key: Key under which the resource is defined.
+
+    Raises:
+        KindlingDagsterError: The app cannot be loaded, its pipes go in a circle, or a selection fits nothing.
+
+    Example::
+
+        defs = build_kindling_definitions(KindlingProject("demo"))
+    """
+    name = re.sub(r"\W", "_", project.name)
+
+    @kindling_assets(
+        project=project,
+        select=select,
+        exclude=exclude,
+        translator=translator,
+        name=f"kindling_{name}",
+        required_resource_keys={resource_key},
+    )
+    def app_assets(context: AssetExecutionContext):  # type: ignore[no-untyped-def]  # Dagster reads it
+        kindling: KindlingResource = getattr(context.resources, resource_key)
+        yield from kindling.run(context).stream()
+
+    external = build_kindling_asset_specs(project=project, translator=translator, external=True)
+    return Definitions(
+        assets=[app_assets, *external],
+        resources={resource_key: resource or KindlingResource()},
+        jobs=[define_asset_job(f"{name}_all", AssetSelection.assets(*app_assets.keys))],
+        executor=in_process_executor,
+    )

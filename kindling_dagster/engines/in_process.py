@@ -1,0 +1,154 @@
+"""The default engine: the plan runs on threads of this process, in one Spark session. Free of Dagster."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kindling_dagster.dag.executor import GenerationExecutor
+from kindling_dagster.engines.base import LogLine, RunEvent, RunRequest
+from kindling_dagster.engines.pipe_run import PipeRunner
+from kindling_dagster.engines.thread import SparkThread
+from kindling_dagster.errors import RunError
+from kindling_dagster.project import KindlingProject
+from kindling_dagster.runtime import KindlingRuntime
+from kindling_dagster.spark import session_is_up
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Emit = Callable[[RunEvent], None]
+
+# How long the consumer waits for cancelled pipes; beyond the executor's own grace periods.
+_CANCEL_SECONDS = 60.0
+_CLOSE_SECONDS = 30.0
+
+
+class InProcessEngine:
+    """Runs Kindling's pipes in this process.
+
+    The session and the app are started by the first run and kept until ``close``.
+
+    Args:
+        project: The app.
+        create_session: Gives the Spark session; called on the engine's thread, once.
+    """
+
+    def __init__(self, project: KindlingProject, create_session: Callable[[], SparkSession]) -> None:
+        self._project = project
+        self._create_session = create_session
+        self._thread = SparkThread(f"kindling {project.name}")
+        self._spark: SparkSession | None = None
+        self._owns_session = False
+        self._runtime: KindlingRuntime | None = None
+
+    def run(self, request: RunRequest) -> Iterator[RunEvent]:
+        """Run the request; see ``Engine.run``.
+
+        Raises:
+            KindlingDagsterError: Spark or the app cannot start, or the request cannot be planned.
+        """
+        events: queue.SimpleQueue[RunEvent | None] = queue.SimpleQueue()
+        execution = _Execution(request, self._project, events.put)
+
+        def work() -> None:
+            try:
+                spark, runtime = self._start(events.put)
+                execution.run(spark, runtime)
+            finally:
+                events.put(None)
+
+        done = self._thread.submit(work)
+        try:
+            while (event := events.get()) is not None:
+                yield event
+            done.result()
+        finally:
+            if not done.done():
+                execution.cancel("the run was cancelled")
+                self._await_end(done)
+
+    def _await_end(self, done: Future[None]) -> None:
+        try:
+            done.result(_CANCEL_SECONDS)
+        except FutureTimeout as error:
+            raise RunError(
+                f"Spark did not end within {_CANCEL_SECONDS:.0f} seconds of being cancelled.",
+                "The process ends now, and Spark with it.",
+            ) from error
+
+    def close(self) -> None:
+        """Close the app and stop the session if this engine started it. Can be called twice."""
+        if self._runtime is None and self._spark is None:
+            self._thread.stop()
+            return
+        closing = self._thread.submit(self._close)
+        # A JVM that is gone cannot be stopped in good order, and need not be.
+        with suppress(FutureTimeout):
+            closing.result(_CLOSE_SECONDS)
+        self._thread.stop()
+
+    def _close(self) -> None:
+        runtime, self._runtime = self._runtime, None
+        spark, self._spark = self._spark, None
+        try:
+            if runtime is not None:
+                runtime.close()
+        finally:
+            if spark is not None and self._owns_session:
+                spark.stop()
+
+    def _start(self, emit: Emit) -> tuple[SparkSession, KindlingRuntime]:
+        if self._spark is None:
+            started = time.monotonic()
+            self._owns_session = not session_is_up()
+            if self._owns_session:
+                emit(LogLine("info", "Starting Spark …"))
+            self._spark = self._create_session()
+            emit(
+                LogLine(
+                    "info",
+                    f"Spark {self._spark.version} is up ({self._spark.sparkContext.master}, "
+                    f"{time.monotonic() - started:.1f} s).",
+                )
+            )
+        if self._runtime is None:
+            started = time.monotonic()
+            self._runtime = KindlingRuntime.start(self._project, self._spark)
+            emit(LogLine("info", f"App {self._project.name} is up ({time.monotonic() - started:.1f} s)."))
+        return self._spark, self._runtime
+
+
+class _Execution:
+    """One request on its way: can be cancelled from another thread at any moment, also before it runs."""
+
+    def __init__(self, request: RunRequest, project: KindlingProject, emit: Emit) -> None:
+        self._request = request
+        self._project = project
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._executor: GenerationExecutor | None = None
+        self._cancelled = ""
+
+    def cancel(self, reason: str) -> None:
+        """End the execution; returns at once."""
+        with self._lock:
+            self._cancelled = reason
+            if self._executor is not None:
+                self._executor.cancel(reason)
+
+    def run(self, spark: SparkSession, runtime: KindlingRuntime) -> None:
+        """Run the request to its end, on the calling thread."""
+        with PipeRunner(self._request, self._project, spark, runtime, self._emit) as runner:
+            executor = runner.executor()
+            with self._lock:
+                self._executor = executor
+                if self._cancelled:
+                    executor.cancel(self._cancelled)
+            runner.execute(executor)

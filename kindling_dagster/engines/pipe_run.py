@@ -1,0 +1,107 @@
+"""Runs the pipes of one request through Kindling, in one session, and tells of everything as it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from kindling_dagster.dag.cancellation import SparkCanceller, WriteGate
+from kindling_dagster.dag.executor import GenerationExecutor
+from kindling_dagster.dag.plan import ExecutionPlan, ExecutionPlanGenerator
+from kindling_dagster.dag.results import ExecutionResult, PipeOutcome
+from kindling_dagster.engines.base import PipeOptions, RunEvent, RunRequest
+from kindling_dagster.engines.commits import CommitReader
+from kindling_dagster.engines.listening import SignalListener
+from kindling_dagster.errors import DeclarationError
+from kindling_dagster.project import KindlingProject
+from kindling_dagster.runtime import KindlingRuntime
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+NO_NEW_DATA = "no new data"
+
+
+class PipeRunner:
+    """What one execution needs of Kindling: enter it, get its executor, let it execute.
+
+    Args:
+        request: What to run.
+        project: The app.
+        spark: The session.
+        runtime: The app, started in it.
+        emit: Takes events; called from several threads.
+    """
+
+    def __init__(
+        self,
+        request: RunRequest,
+        project: KindlingProject,
+        spark: SparkSession,
+        runtime: KindlingRuntime,
+        emit: Callable[[RunEvent], None],
+    ) -> None:
+        self._request = request
+        self._manifest = project.manifest
+        self._runtime = runtime
+        self._emit = emit
+        self._commits = CommitReader(runtime, spark, project.working_dir)
+        self._gate = WriteGate()
+        self._canceller = SparkCanceller(spark, request.run_id, self._gate)
+        self._listener = SignalListener(emit)
+        self._exit = ExitStack()
+
+    def __enter__(self) -> PipeRunner:
+        options = self._request.options
+        self._runtime.use_watermarks(options.watermarks)
+        self._gate.connect(self._runtime.signals)
+        self._exit.callback(self._gate.close)
+        self._listener.connect(self._runtime.signals)
+        self._exit.callback(self._listener.close)
+        if options.entity_tags:
+            # Applied once around everything: Kindling's overrides belong to the registry, not to a thread.
+            tags = {entity_id: dict(values) for entity_id, values in options.entity_tags.items()}
+            self._exit.enter_context(self._runtime.entities.tag_overrides(tags))
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._exit.close()
+
+    def executor(self) -> GenerationExecutor:
+        """The executor that this request's options ask for."""
+        return GenerationExecutor.from_options(
+            self._request.options,
+            durations=self._request.durations,
+            canceller=self._canceller,
+            on_event=self._emit,
+        )
+
+    def plan(self) -> ExecutionPlan:
+        """The plan of this request's pipes; raises PlanError and CycleError."""
+        return ExecutionPlanGenerator(self._manifest).generate_plan(list(self._request.pipe_ids))
+
+    def execute(self, executor: GenerationExecutor) -> ExecutionResult:
+        """Run all pipes of the request to their end, on the calling thread."""
+        return executor.execute_plan(self.plan(), self.run_pipe)
+
+    def run_pipe(self, pipe_id: str) -> PipeOutcome:
+        """Run one pipe, on its own thread; raises what the pipe raises."""
+        self._refuse_broken(pipe_id)
+        output = self._manifest.pipes_by_id[pipe_id].output_entity_id
+        options = self._request.options.pipes.get(pipe_id, PipeOptions())
+        before = self._commits.version(output)
+        with self._listener.watch() as seen:
+            self._runtime.execution.run_datapipes([pipe_id], no_watermark=options.full_refresh)
+        if seen.skipped:
+            return PipeOutcome(skipped=True, reason=NO_NEW_DATA)
+        return PipeOutcome(metadata=self._metadata(output, before))
+
+    def _metadata(self, output: str, before: int | None) -> Mapping[str, Any]:
+        return self._commits.metadata(output, before)
+
+    def _refuse_broken(self, pipe_id: str) -> None:
+        """Fail a pipe that is declared wrongly before any of its code runs."""
+        for problem in self._manifest.problems:
+            if problem.severity == "error" and problem.subject == pipe_id:
+                raise DeclarationError(problem.message, problem.suggestion)

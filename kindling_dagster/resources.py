@@ -1,0 +1,246 @@
+"""Resources: how a step gets at Kindling and Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dagster import (
+    AssetExecutionContext,
+    AssetKey,
+    ConfigurableResource,
+    DagsterEventType,
+    InitResourceContext,
+    MaterializeResult,
+)
+from dagster_pyspark import LazyPySparkResource
+from pydantic import Field, PrivateAttr
+
+from kindling_dagster.assets import PROJECT_TAG
+from kindling_dagster.config import KindlingRunConfig, option_layer
+from kindling_dagster.engines.base import Engine, RunRequest
+from kindling_dagster.engines.in_process import InProcessEngine
+from kindling_dagster.errors import RunError
+from kindling_dagster.manifest import Manifest
+from kindling_dagster.options import OptionLayer, resolve_options
+from kindling_dagster.project import KindlingProject
+from kindling_dagster.signals.bridge import StepAsset, StepReporter
+from kindling_dagster.spark import session_conf, start_session
+from kindling_dagster.translator import ENTITY_METADATA, PIPES_METADATA
+
+# Dagster's own tag on a run that was re-executed "from failure".
+_RESUME_TAG = "dagster/is_resume_retry"
+_MAX_PARENT_RUNS = 20
+
+
+class KindlingResource(ConfigurableResource[Any]):
+    """Runs Kindling's pipes in a step.
+
+    Spark's settings are those of the nested ``LazyPySparkResource``; the session starts with the
+    first step that needs it and is stopped when the run ends, unless it was there before.
+
+    Example::
+
+        defs = Definitions(
+            assets=[flights],
+            resources={
+                "kindling": KindlingResource(
+                    spark=LazyPySparkResource(spark_config={"spark.driver.memory": "4g"}),
+                    parallel=True,
+                )
+            },
+        )
+    """
+
+    spark: LazyPySparkResource = Field(
+        default=LazyPySparkResource(spark_config={}), description="Spark's settings."
+    )
+    watermarks: bool = Field(
+        default=False,
+        description="Read only new data in every run, by Kindling's watermarks, which its standalone "
+        "platform leaves off.",
+    )
+    parallel: bool | None = Field(default=None, description="Run independent pipes at the same time.")
+    max_workers: int | None = Field(default=None, description="How many pipes may run at once (4).")
+    barrier: bool | None = Field(
+        default=None, description="Finish one generation of pipes before the next starts."
+    )
+    pipe_timeout: float | None = Field(
+        default=None, description="Seconds after which a pipe is cancelled; 0 for no limit."
+    )
+    error_strategy: str | None = Field(
+        default=None, description="skip_dependents (default), continue or fail_fast."
+    )
+    retries: int | None = Field(default=None, description="How often a failed pipe is tried again.")
+    backoff: float | None = Field(
+        default=None, description="Seconds before the first retry; doubles with each further one."
+    )
+    auto_cache: bool | None = Field(
+        default=None, description="Cache entities that several pipes of a run read."
+    )
+
+    _engines: dict[str, Engine] = PrivateAttr(default_factory=dict)
+
+    def run(
+        self,
+        context: AssetExecutionContext,
+        *,
+        project: KindlingProject | None = None,
+        config: KindlingRunConfig | None = None,
+    ) -> KindlingRun:
+        """Get ready to run the pipes behind the step's selected assets.
+
+        Args:
+            context: The step's context, of a function under ``@kindling_assets``.
+            project: The app; the one of the decorator when left out.
+            config: The run's options, when the function takes a config of its own.
+
+        Raises:
+            RunError: The step is not one of ``@kindling_assets``.
+        """
+        return KindlingRun(self, context, project or _project_of(context), config)
+
+    def engine(self, project: KindlingProject) -> Engine:
+        """The engine that serves a project in this process; made on first use, closed with the resource."""
+        key = project.to_json()
+        if key not in self._engines:
+            conf = session_conf(self.spark.spark_config)
+
+            def create_session() -> Any:
+                return start_session(lambda: LazyPySparkResource(spark_config=conf).spark_session)
+
+            self._engines[key] = InProcessEngine(project, create_session)
+        return self._engines[key]
+
+    def teardown_after_execution(self, context: InitResourceContext) -> None:  # noqa: ARG002
+        """Let go of Spark when the run ends."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of Spark: needed only where the resource is used without Dagster. Can be called twice."""
+        while self._engines:
+            self._engines.popitem()[1].close()
+
+    def options(self) -> OptionLayer:
+        """What the resource's own fields say of execution options."""
+        return option_layer(self.model_dump(exclude={"spark", "watermarks"}))
+
+
+class KindlingRun:
+    """One step's run: ``stream`` does it.
+
+    Args:
+        resource: Where options and the engine come from.
+        context: The step's context.
+        project: The app.
+        config: The run's options; read from the context when None.
+    """
+
+    def __init__(
+        self,
+        resource: KindlingResource,
+        context: AssetExecutionContext,
+        project: KindlingProject,
+        config: KindlingRunConfig | None = None,
+    ) -> None:
+        self._resource = resource
+        self._context = context
+        self._project = project
+        self._config: Mapping[str, Any] = (
+            config.model_dump() if config is not None else context.op_execution_context.op_config or {}
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        """The app's manifest."""
+        return self._project.manifest
+
+    def stream(self) -> Iterator[MaterializeResult[Any]]:
+        """Run the pipes; gives each asset's MaterializeResult the moment it is committed.
+
+        An asset whose pipes found no new data gives none. Stopping the iteration early, also by
+        Terminate, cancels the Spark jobs that run and waits until nothing can be committed any more.
+
+        Raises:
+            Failure: Some pipe did not succeed; raised after all that could still run has run.
+            KindlingDagsterError: The run cannot start.
+        """
+        assets = self._to_run(_step_assets(self._context))
+        if not assets:
+            return
+        reporter = StepReporter(self._context, assets)
+        events = self._resource.engine(self._project).run(self._request(assets))
+        for event in events:
+            yield from reporter.handle(event)
+        reporter.finish()
+
+    def _request(self, assets: Sequence[StepAsset]) -> RunRequest:
+        pipe_ids = tuple(pipe_id for asset in assets for pipe_id in asset.pipe_ids)
+        options = resolve_options(
+            self.manifest,
+            pipe_ids,
+            run=option_layer(self._config),
+            resource=self._resource.options(),
+            watermarks=self._resource.watermarks,
+            entity_tags=self._config.get("entity_tags") or {},
+        )
+        durations = self._past_durations(assets) if options.parallel else {}
+        return RunRequest(self._context.run_id, pipe_ids, options, durations)
+
+    def _past_durations(self, assets: Sequence[StepAsset]) -> dict[str, float]:
+        """Seconds that the pipes took when they last committed, by the assets' metadata."""
+        durations: dict[str, float] = {}
+        for asset in assets:
+            event = self._context.instance.get_latest_materialization_event(asset.key)
+            found = event.asset_materialization if event else None
+            value = found.metadata.get("kindling/durations") if found else None
+            durations.update(value.value if value is not None and isinstance(value.value, dict) else {})
+        return durations
+
+    def _to_run(self, assets: Sequence[StepAsset]) -> list[StepAsset]:
+        """The assets that did not commit yet in the run that this one continues."""
+        committed = self._committed_before()
+        left = [asset for asset in assets if asset.key not in committed]
+        if len(left) < len(assets):
+            done = ", ".join(asset.entity_id for asset in assets if asset.key in committed)
+            self._context.log.info(f"Already committed by the run this one continues, not run again: {done}")
+        return left
+
+    def _committed_before(self) -> set[AssetKey]:
+        committed: set[AssetKey] = set()
+        instance, run = self._context.instance, self._context.run
+        run_ids = [run.run_id] if self._context.op_execution_context.retry_number > 0 else []
+        while run.tags.get(_RESUME_TAG) == "true" and run.parent_run_id and len(run_ids) < _MAX_PARENT_RUNS:
+            run_ids.append(run.parent_run_id)
+            parent = instance.get_run_by_id(run.parent_run_id)
+            if parent is None:
+                break
+            run = parent
+        for run_id in run_ids:
+            for record in instance.get_records_for_run(
+                run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
+            ).records:
+                if record.asset_key is not None:
+                    committed.add(record.asset_key)
+        return committed
+
+
+def _project_of(context: AssetExecutionContext) -> KindlingProject:
+    stated = context.op_def.tags.get(PROJECT_TAG)
+    if stated is None:
+        raise RunError(
+            f"The step {context.op_def.name} was not made by @kindling_assets, so it names no Kindling app.",
+            "Decorate it with @kindling_assets, or pass project= to run().",
+        )
+    return KindlingProject.from_json(stated)
+
+
+def _step_assets(context: AssetExecutionContext) -> list[StepAsset]:
+    selected = context.selected_asset_keys
+    return [
+        StepAsset(
+            spec.key, str(spec.metadata[ENTITY_METADATA]), tuple(map(str, spec.metadata[PIPES_METADATA]))
+        )
+        for spec in context.assets_def.specs
+        if spec.key in selected
+    ]
