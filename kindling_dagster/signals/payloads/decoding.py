@@ -94,7 +94,9 @@ def decode(signal: str, kwargs: Mapping[str, Any]) -> Payload:
         if kwargs["timestamp"] is not None:
             unknown["timestamp"] = kwargs["timestamp"]
     _split_exception(payload, kwargs, known)
-    missing = tuple(name for name in wire_fields(payload, signal).required if name not in kwargs)
+    missing = tuple(
+        name for name in wire_fields(payload, signal).required if name not in kwargs and name not in known
+    )
     return payload(signal=signal, extra=plain(unknown), missing=missing, **known)
 
 
