@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kindling_dagster.manifest import Problem
 
 
 class KindlingDagsterError(Exception):
@@ -16,7 +20,8 @@ class KindlingDagsterError(Exception):
     def __init__(self, message: str, suggestion: str = "") -> None:
         self.message = message
         self.suggestion = suggestion
-        super().__init__(f"{message} {suggestion}".strip())
+        separator = "" if message.endswith("\n") else " "
+        super().__init__(f"{message}{separator}{suggestion}".strip())
 
 
 class ProjectError(KindlingDagsterError):
@@ -54,7 +59,17 @@ class SelectionError(KindlingDagsterError):
 
 
 class PlanError(KindlingDagsterError):
-    """A plan cannot be made or is not valid for what exists."""
+    """A plan cannot be made or is not valid for what exists.
+
+    Args:
+        message: What is wrong, one line per reason where there are several.
+        suggestion: What to do about it.
+        problems: The reasons as data, each about one pipe or entity; may be empty.
+    """
+
+    def __init__(self, message: str, suggestion: str = "", problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message, suggestion)
+        self.problems = tuple(problems)
 
 
 class SparkSetupError(KindlingDagsterError):

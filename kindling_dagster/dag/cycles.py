@@ -55,20 +55,24 @@ def cycle_error(
     uses: Counter[tuple[str, str]] = Counter()
     for cycle in cycles:
         hops = list(zip(cycle, [*cycle[1:], cycle[0]], strict=True))
-        uses.update(hops)
-        reads = "; ".join(f"{to} reads {_and(carried[from_, to])} from {from_}" for from_, to in hops)
-        lines.append(f"  {' → '.join([*cycle, cycle[0]])} ({reads})")
+        reads = [(reader, _and(carried[writer, reader])) for writer, reader in hops]
+        uses.update(reads)
+        told = [
+            f"{reader} reads {entities} from {writer}"
+            for (writer, _), (reader, entities) in zip(hops, reads, strict=True)
+        ]
+        lines.append(f"  {' → '.join([*cycle, cycle[0]])} ({'; '.join(told)})")
     if len(found) > len(cycles):
         lines.append(f"  … and more: only {len(cycles)} are shown")
-    (from_pipe, to_pipe), most = uses.most_common(1)[0]
+    (reader, entities), most = uses.most_common(1)[0]
     alone = len(cycles) == 1
     share = "" if alone else f" (part of {most} of the {len(cycles)} circles)"
     return CycleError(
         f"Pipes depend on each other in {'a circle' if alone else 'circles'}:\n" + "\n".join(lines) + "\n",
         cycles,
-        f"Take one read out of {'the circle' if alone else 'each circle'}, for example {to_pipe}'s read of "
-        f"{_and(carried[from_pipe, to_pipe])}{share}. A pipe that needs the state left by the run before can "
-        "read its own output: that is no dependency.",
+        f"Take one read out of {'the circle' if alone else 'each circle'}, for example {reader}'s read of "
+        f"{entities}{share}. A pipe that needs the state left by the run before can read its own output: "
+        "that is no dependency.",
     )
 
 

@@ -153,7 +153,7 @@ class PipeGraph:
         }
 
     @cached_property
-    def _ordering(self) -> Mapping[str, str]:
+    def ordering(self) -> Mapping[str, str]:
         """Pipe → the writer of the same entity that comes before it and that it does not read from."""
         ordering: dict[str, str] = {}
         for entity, self_readers in self._self_readers.items():
@@ -166,10 +166,10 @@ class PipeGraph:
     @cached_property
     def predecessors(self) -> Mapping[str, tuple[str, ...]]:
         """Pipe → the pipes that must have ended before it starts, through data or ordering edges."""
-        if not self._ordering:
+        if not self.ordering:
             return self._upstream
         merged = dict(self._upstream)
-        for pipe_id, earlier in self._ordering.items():
+        for pipe_id, earlier in self.ordering.items():
             merged[pipe_id] = (*merged[pipe_id], earlier)
         return merged
 
@@ -246,8 +246,8 @@ class PipeGraph:
                     if writer in carried:
                         carried[writer].append(input_id)
             edges += [PipeEdge(above, node.pipe_id, tuple(entities)) for above, entities in carried.items()]
-            if node.pipe_id in self._ordering:
-                earlier = self._ordering[node.pipe_id]
+            if node.pipe_id in self.ordering:
+                earlier = self.ordering[node.pipe_id]
                 edges.append(PipeEdge(earlier, node.pipe_id, (node.output,), ordering=True))
         return tuple(edges)
 
@@ -270,7 +270,7 @@ class PipeGraph:
     @property
     def acyclic(self) -> bool:
         """Whether all pipes can be brought into an order."""
-        return sum(map(len, self._layers)) == len(self.nodes)
+        return sum(map(len, self._layers)) == len(self.by_id)
 
     @property
     def generations(self) -> tuple[tuple[str, ...], ...]:
