@@ -1,0 +1,1 @@
+"""Entity declarations, one module a layer; importing a module registers its entities."""

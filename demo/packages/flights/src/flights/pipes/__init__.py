@@ -1,0 +1,1 @@
+"""Pipe declarations, one module a layer; importing a module registers its pipes."""

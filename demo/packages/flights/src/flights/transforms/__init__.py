@@ -1,0 +1,1 @@
+"""Pure PySpark functions, without Kindling: testable with nothing but a Spark session."""
