@@ -214,9 +214,9 @@ def _installed_package(name: str) -> Path | None:
 
 
 def _package_in_repository(name: str, root: Path) -> Path | None:
-    """The package in ``packages/`` of the Kindling repository the app belongs to, not installed."""
+    """The package in ``packages/`` of the app, or of the Kindling repository it belongs to, not installed."""
     top = name.split(".")[0]
-    for ancestor in root.parents:
+    for ancestor in (root, *root.parents):
         for pattern in (f"packages/*/src/{top}", f"packages/{top}"):
             for candidate in sorted(ancestor.glob(pattern)):
                 if (candidate / "__init__.py").is_file():
