@@ -80,8 +80,7 @@ class KindlingAssetGraph:
             entity=entity,
             pipes=tuple(pipes),
             upstream=tuple(read),
-            app_root=self.project.root,
-            working_dir=self.project.working_dir,
+            project=self.project,
         )
 
     @cached_property

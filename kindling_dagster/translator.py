@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from dagster import (
     TableSchema,
 )
 
-from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec, SourceRef
+from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
+from kindling_dagster.project import KindlingProject
 
 ENTITY_METADATA = "kindling/entity"
 PIPES_METADATA = "kindling/pipes"
@@ -62,16 +62,19 @@ class AssetData:
         entity: The entity that the asset stands for.
         pipes: The pipes that write it, in the order in which they run; none for an external asset.
         upstream: Ids of the entities it depends on.
-        app_root: The app's directory, for code references; None when it is not on this machine.
-        working_dir: Where relative storage paths count from; None when not known.
+        project: The app, for what only this machine knows: files, and where relative paths count from.
     """
 
     manifest: Manifest
     entity: EntitySpec
     pipes: tuple[PipeSpec, ...] = ()
     upstream: tuple[str, ...] = ()
-    app_root: Path | None = None
-    working_dir: Path | None = None
+    project: KindlingProject | None = None
+
+    @property
+    def working_dir(self) -> Path | None:
+        """Where relative storage paths count from; None when not known."""
+        return None if self.project is None else self.project.working_dir
 
 
 @dataclass(frozen=True)
@@ -190,13 +193,13 @@ class DagsterKindlingTranslator:
         return metadata
 
     def _code_references(self, data: AssetData) -> list[Any]:
-        if not self.settings.code_references:
+        if not self.settings.code_references or data.project is None:
             return []
         found: list[Any] = []
         for label, source in [(pipe.id, pipe.source) for pipe in data.pipes] or [
             (data.entity.id, data.entity.source)
         ]:
-            path = source_path(source, data.app_root)
+            path = None if source is None else data.project.source_path(source)
             if source is not None and path is not None:
                 found.append(
                     LocalFileCodeReference(file_path=str(path), line_number=source.line, label=label)
@@ -217,9 +220,9 @@ def valid_tags(tags: Mapping[str, str]) -> dict[str, str]:
             continue
         namespace, slash, name = key.rpartition("/")
         clean = _TAG_PART.sub("_", name)[:_MAX_TAG_LENGTH]
-        if slash:
+        if slash and namespace:
             clean = f"{_TAG_PART.sub('_', namespace)[:_MAX_TAG_LENGTH]}/{clean}"
-        if clean:
+        if name:
             valid[clean] = _TAG_PART.sub("_", text)[:_MAX_TAG_LENGTH]
     return valid
 
@@ -279,22 +282,3 @@ def location_uri(value: str, working_dir: Path | None) -> str:
     if "://" in value or value.startswith(("dbfs:", "file:")) or Path(value).is_absolute():
         return value
     return value if working_dir is None else str(working_dir / value)
-
-
-def source_path(source: SourceRef | None, app_root: Path | None) -> Path | None:
-    """The file behind a source reference on this machine; None when it is not here. Imports nothing."""
-    if source is None:
-        return None
-    if source.in_app:
-        path = app_root / source.file if app_root else None
-        return path if path is not None and path.exists() else None
-    package = source.module.split(".")[0]
-    try:
-        found = find_spec(package)
-    except (ImportError, ValueError):
-        return None
-    for folder in (found.submodule_search_locations or []) if found else []:
-        path = Path(folder).parent / source.file
-        if path.exists():
-            return path
-    return None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from kindling_dagster.delta_log import (
     DeltaCommit,
@@ -18,6 +17,8 @@ from kindling_dagster.delta_log import (
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from kindling_dagster.runtime import KindlingRuntime
+
 NO_TABLE = -1
 """Stands for the version of a table that does not exist yet."""
 
@@ -25,33 +26,24 @@ NO_TABLE = -1
 _HISTORY_LIMIT = 50
 
 
-class TableLocator(Protocol):
-    """Where Kindling keeps an entity's table while it runs."""
-
-    def delta_location(self, entity_id: str) -> tuple[str, str] | None:
-        """``("path", path)`` or ``("table", name)`` of a Delta entity, secrets resolved; None for others."""
-
-
 class CommitReader:
     """Reads table versions before and after a pipe, from the log alone where it is within reach.
 
     Args:
-        locator: Finds an entity's table.
+        runtime: The app; knows where Kindling keeps an entity's table, secrets resolved.
         spark: For tables in a catalog and on storage that only Spark has credentials for.
-        working_dir: Where relative paths count from.
     """
 
-    def __init__(self, locator: TableLocator, spark: SparkSession, working_dir: Path | None) -> None:
-        self._locator = locator
+    def __init__(self, runtime: KindlingRuntime, spark: SparkSession) -> None:
+        self._runtime = runtime
         self._spark = spark
-        self._working_dir = working_dir
 
     def version(self, entity_id: str) -> int | None:
         """The table's latest version before a write; NO_TABLE when there is none, None when not Delta."""
-        location = self._locator.delta_location(entity_id)
-        if location is None:
+        entity = self._delta_entity(entity_id)
+        if entity is None:
             return None
-        uri = self._uri(location)
+        uri = self._uri(entity)
         if uri is None:
             return NO_TABLE
         if local_path(uri) is not None:
@@ -69,8 +61,7 @@ class CommitReader:
         if before is None:
             return {"unavailable": "only Delta tables tell rows and versions without a scan"}
         try:
-            location = self._locator.delta_location(entity_id)
-            uri = self._uri(location) if location else None
+            uri = self._uri(self._delta_entity(entity_id))
             if uri is None:
                 return {"unavailable": "the table's location is not known"}
             if local_path(uri) is not None:
@@ -80,16 +71,33 @@ class CommitReader:
         except Exception as error:
             return {"unavailable": f"the table's log could not be read: {type(error).__name__}: {error}"}
 
-    def _uri(self, location: tuple[str, str]) -> str | None:
-        kind, value = location
-        if kind == "table":
-            if not self._spark.catalog.tableExists(value):
+    def _delta_entity(self, entity_id: str) -> Any:
+        """Kindling's definition of a Delta entity; None for other providers."""
+        entity = self._runtime.entities.get_entity_definition(entity_id)
+        if entity is None or (entity.tags or {}).get("provider_type", "delta") != "delta":
+            return None
+        return entity
+
+    def _uri(self, entity: Any) -> str | None:
+        """Where the entity's table is; None for a catalog table that does not exist yet."""
+        path: str
+        if self._in_catalog(entity):
+            name = self._runtime.table_name(entity)
+            if not self._spark.catalog.tableExists(name):
                 return None
-            value = str(self._spark.sql(f"DESCRIBE DETAIL {value}").first()["location"])
-        path = local_path(value)
-        if path is not None and not path.is_absolute() and self._working_dir is not None:
-            return str(self._working_dir / path)
-        return str(path) if path is not None else value
+            path = str(self._spark.sql(f"DESCRIBE DETAIL {name}").first()["location"])
+        else:
+            path = self._runtime.table_path(entity)
+        local = local_path(path)
+        # Relative paths count from the working directory, which is the app's while it runs.
+        return path if local is None else str(local.absolute())
+
+    def _in_catalog(self, entity: Any) -> bool:
+        tags = entity.tags or {}
+        mode = tags.get("provider.access_mode") or self._runtime.config.get(
+            "kindling.delta.access_mode", None
+        )
+        return str(mode or "catalog").lower() == "catalog" and not tags.get("provider.path")
 
     def _spark_version(self, uri: str) -> int:
         from delta.tables import DeltaTable

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kindling_dagster.engines.base import RunEvent, SignalSeen
@@ -39,7 +40,7 @@ class SignalListener:
             signal = signals.create_signal(name)
             receiver = self._receiver(name)
             signal.connect(receiver, weak=False)
-            self._disconnects.append(lambda signal=signal, receiver=receiver: signal.disconnect(receiver))
+            self._disconnects.append(partial(signal.disconnect, receiver))
 
     def close(self) -> None:
         """Stop listening. Can be called twice."""

@@ -46,7 +46,7 @@ class PipeRunner:
         self._manifest = project.manifest
         self._runtime = runtime
         self._emit = emit
-        self._commits = CommitReader(runtime, spark, project.working_dir)
+        self._commits = CommitReader(runtime, spark)
         self._gate = WriteGate()
         self._canceller = SparkCanceller(spark, request.run_id, self._gate)
         self._listener = SignalListener(emit)
@@ -54,7 +54,7 @@ class PipeRunner:
 
     def __enter__(self) -> PipeRunner:
         options = self._request.options
-        self._runtime.use_watermarks(options.watermarks)
+        self._runtime.set_watermarks(options.watermarks)
         self._gate.connect(self._runtime.signals)
         self._exit.callback(self._gate.close)
         self._listener.connect(self._runtime.signals)

@@ -104,7 +104,7 @@ class StepReporter:
             return
         committed = [result for result in results if result.status is PipeStatus.SUCCEEDED]
         if committed and all(result.status.ok for result in results):
-            yield MaterializeResult(asset_key=asset.key, metadata=materialization_metadata(asset, committed))
+            yield MaterializeResult(asset_key=asset.key, metadata=materialization_metadata(committed))
 
 
 def materialization_metadata(committed: Sequence[PipeResult]) -> dict[str, Any]:

@@ -1,0 +1,195 @@
+"""The command line: ``kindling-dagster check | manifest | plan | signals``. Starts no JVM."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from kindling_dagster import __version__
+from kindling_dagster.dag.graph import PipeGraphBuilder
+from kindling_dagster.dag.plan import ExecutionPlanGenerator
+from kindling_dagster.dag.strategy import (
+    BatchExecutionStrategy,
+    ExecutionStrategy,
+    HybridExecutionStrategy,
+    StreamingExecutionStrategy,
+)
+from kindling_dagster.errors import KindlingDagsterError
+from kindling_dagster.manifest import Manifest
+from kindling_dagster.project import KindlingProject
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_STRATEGIES: dict[str, type[ExecutionStrategy]] = {
+    "batch": BatchExecutionStrategy,
+    "streaming": StreamingExecutionStrategy,
+    "hybrid": HybridExecutionStrategy,
+}
+
+
+class _Failed(click.ClickException):
+    """An error of ours on the terminal: what happened, then what to do."""
+
+    def __init__(self, error: KindlingDagsterError) -> None:
+        super().__init__(error.message)
+        self.suggestion = error.suggestion
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(f"[bold red]Error:[/] {_plain(self.message)}")
+        if self.suggestion:
+            console.print(f"  [bold]→[/] {_plain(self.suggestion)}")
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _app_options(command: Command) -> Command:
+    """The options that say which app; the command gets a ``project``."""
+
+    @click.argument("app", default=".", type=click.Path(path_type=Path))
+    @click.option("--environment", "-e", default="local", show_default=True, help="Kindling environment.")
+    @click.option("--config-dir", type=click.Path(path_type=Path), help="Shared settings overlays.")
+    @click.option("--package", "packages", multiple=True, help="Package to register; can be repeated.")
+    @click.option("--manifest", "manifest_file", type=click.Path(path_type=Path), help="Read this manifest.")
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        app: Path,
+        environment: str,
+        config_dir: Path | None,
+        packages: tuple[str, ...],
+        manifest_file: Path | None,
+        **kwargs: Any,
+    ) -> Any:
+        try:
+            project = KindlingProject(
+                app,
+                environment=environment,
+                config_dir=config_dir,
+                packages=packages,
+                manifest=manifest_file,
+            )
+            return command(*args, project=project, **kwargs)
+        except KindlingDagsterError as error:
+            raise _Failed(error) from error
+
+    return wrapped  # type: ignore[return-value]  # click's decorators keep the signature
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kindling-dagster")
+def main() -> None:
+    """Kindling apps as Dagster assets. APP is a Kindling app directory, its app.py, or a package directory."""
+
+
+@main.command()
+@_app_options
+def check(project: KindlingProject) -> None:
+    """Load an app and print what is wrong with it; exit code 1 when a pipe could not run."""
+    manifest = project.load_manifest(refresh=True)
+    PipeGraphBuilder(manifest).build_graph()
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{manifest.app.name} ({manifest.app.environment}): {len(manifest.pipes)} pipes, "
+        f"{len(manifest.entities)} entities, {len(manifest.ingestion)} ingestion entries."
+    )
+    for problem in manifest.problems:
+        colour = "red" if problem.severity == "error" else "yellow"
+        console.print(f"[{colour}]{problem.severity}[/] {_plain(problem.subject)}: {_plain(problem.message)}")
+        if problem.suggestion:
+            console.print(f"  → {_plain(problem.suggestion)}")
+    errors = sum(problem.severity == "error" for problem in manifest.problems)
+    if errors:
+        raise click.exceptions.Exit(1)
+    console.print("[green]No problem keeps a pipe from running.[/]")
+
+
+@main.command("manifest")
+@_app_options
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="File to write; standard output when left out."
+)
+def manifest_command(project: KindlingProject, output: Path | None) -> None:
+    """Write an app's manifest, for production: KindlingProject(manifest=…) loads it without the app."""
+    manifest = project.load_manifest(refresh=True)
+    if output is None:
+        click.echo(manifest.to_json())
+        return
+    manifest.write(output)
+    click.echo(
+        f"Wrote {output}: {len(manifest.pipes)} pipes, {len(manifest.entities)} entities, "
+        f"content hash {manifest.content_hash[:12]}."
+    )
+
+
+@main.command()
+@_app_options
+@click.option("--pipe", "pipes", multiple=True, help="Pipe id to plan; can be repeated. All when left out.")
+@click.option("--strategy", type=click.Choice(sorted(_STRATEGIES)), default="batch", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "mermaid", "json", "dot"]),
+    default="text",
+    show_default=True,
+)
+def plan(project: KindlingProject, pipes: tuple[str, ...], strategy: str, form: str) -> None:
+    """Print the order in which pipes run, generation by generation."""
+    manifest = project.manifest
+    chosen = list(pipes) or _default_pipes(manifest, strategy)
+    made = ExecutionPlanGenerator(manifest, _STRATEGIES[strategy]()).generate_plan(chosen)
+    if form == "dot":
+        click.echo(PipeGraphBuilder(manifest).build_graph(chosen).to_dot())
+    else:
+        click.echo({"text": made.to_text, "mermaid": made.to_mermaid, "json": made.to_json}[form]())
+
+
+def _default_pipes(manifest: Manifest, strategy: str) -> list[str]:
+    kept = {"batch": (False,), "streaming": (True,), "hybrid": (True, False)}[strategy]
+    return [pipe.id for pipe in manifest.pipes if pipe.streaming in kept]
+
+
+@main.group()
+def signals() -> None:
+    """The signals that Kindling and kindling-dagster emit."""
+
+
+@signals.command("list")
+@click.option("--namespace", help="Only signals of this namespace, such as streaming.")
+def signals_list(namespace: str | None) -> None:
+    """List all signals, with their payloads and what they become in Dagster."""
+    from kindling_dagster.signals.catalog import get_all_signals
+
+    table = Table("signal", "payload", "in Dagster", "what it says")
+    for spec in get_all_signals().values():
+        if namespace in (None, spec.namespace):
+            table.add_row(spec.name, spec.payload.__name__, spec.dagster_event, spec.summary)
+    Console().print(table)
+
+
+@signals.command("show")
+@click.argument("name")
+def signals_show(name: str) -> None:
+    """Show one signal: who emits it and the fields of its payload."""
+    from kindling_dagster.signals.catalog import get_all_signals
+
+    known = get_all_signals()
+    if name not in known:
+        raise click.ClickException(f"There is no signal {name!r}; `kindling-dagster signals list` has all.")
+    spec = known[name]
+    console = Console(highlight=False)
+    console.print(f"[bold]{spec.name}[/] {_plain(spec.summary)}")
+    console.print(f"payload {spec.payload.__name__}, in Dagster: {spec.dagster_event}")
+    console.print(f"emitted by {', '.join(spec.emitters) or 'nobody of its own'}")
+    table = Table("field", "type", "sent")
+    for item in spec.fields:
+        table.add_row(item.name, item.type, "always" if item.required else "when there is something to say")
+    console.print(table)
