@@ -330,7 +330,8 @@ class Execution:
                 metadata=dict(metadata or {}),
             )
         )
-        for blocked in self._frontier.ended(active.pipe_id, ok=status.ok):
+        alive = status is PipeStatus.STUCK
+        for blocked in self._frontier.ended(active.pipe_id, ok=status.ok, alive=alive):
             reason = f"not started: {blocked.cause} did not succeed ({status.value})"
             self._record(
                 self._never_started(blocked.pipe_id, PipeStatus.UPSTREAM_FAILED, blocked.cause, reason)

@@ -27,6 +27,10 @@ class PlanLike(Protocol):
         """Per pipe, the pipes that must end before it starts."""
 
     @property
+    def ordering(self) -> Mapping[str, Collection[str]]:
+        """Of the predecessors, those that need not have succeeded."""
+
+    @property
     def generations(self) -> Sequence[Sequence[str]]:
         """The pipes, generation by generation."""
 
@@ -171,7 +175,9 @@ class GenerationExecutor:
                 pipe_id: number for number, pipes in enumerate(plan.generations) for pipe_id in pipes
             }
             ordered = {pipe_id: plan.predecessors.get(pipe_id, ()) for pipe_id in generations}
-            workload = Workload.of(ordered, generations=generations, durations=self._durations)
+            workload = Workload.of(
+                ordered, ordering=plan.ordering, generations=generations, durations=self._durations
+            )
         return self._execute(workload, pipe_executor)
 
     def cancel(self, reason: str = "the run was cancelled") -> None:

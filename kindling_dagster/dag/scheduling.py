@@ -43,17 +43,21 @@ class Workload:
         predecessors: Per pipe, the pipes of this workload that must end before it starts.
         generations: Per pipe, its generation from 0.
         urgency: Per pipe, the length of the longest path from its start to the end of the workload.
+        ordering: Of the predecessors, those it only must not run beside (writers of one entity):
+            they need not have succeeded.
     """
 
     order: tuple[str, ...]
     predecessors: Mapping[str, frozenset[str]]
     generations: Mapping[str, int]
     urgency: Mapping[str, float] = field(default_factory=dict)
+    ordering: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @staticmethod
     def of(
         predecessors: Mapping[str, Collection[str]],
         *,
+        ordering: Mapping[str, Collection[str]] | None = None,
         generations: Mapping[str, int] | None = None,
         durations: Mapping[str, float] | None = None,
     ) -> Workload:
@@ -63,6 +67,7 @@ class Workload:
 
         Args:
             predecessors: Per pipe, what must end before it starts.
+            ordering: Of those, the ones that need not have succeeded.
             generations: Per pipe, its generation; computed when left out.
             durations: Seconds that pipes took in the past, for those where it is known. The others
                 count as the mean of the known ones, or as equally long when none is known.
@@ -89,12 +94,12 @@ class Workload:
             predecessors=inside,
             generations=levels,
             urgency=_urgency(sequence, inside, durations or {}),
+            ordering={
+                pipe_id: frozenset(before) & inside[pipe_id]
+                for pipe_id, before in (ordering or {}).items()
+                if pipe_id in inside
+            },
         )
-
-    @staticmethod
-    def of_generation(generation: Sequence[str], *, durations: Mapping[str, float] | None = None) -> Workload:
-        """A workload of pipes that wait for nothing."""
-        return Workload.of(dict.fromkeys(generation, ()), durations=durations)
 
 
 def _topological(predecessors: Mapping[str, frozenset[str]]) -> list[str]:
@@ -162,62 +167,106 @@ class Frontier:
 
     def __init__(self, workload: Workload, strategy: ErrorStrategy, *, barrier: bool = False) -> None:
         self._workload = workload
-        self._strategy = strategy
+        self._continue = strategy is ErrorStrategy.CONTINUE
         self._barrier = barrier
         self._rank = {pipe_id: rank for rank, pipe_id in enumerate(workload.order)}
-        self._successors = _successors(workload.predecessors)
-        self._waiting_for = {pipe_id: len(before) for pipe_id, before in workload.predecessors.items()}
+        order = {pipe_id: workload.ordering.get(pipe_id, frozenset()) for pipe_id in workload.order}
+        data = {pipe_id: before - order[pipe_id] for pipe_id, before in workload.predecessors.items()}
+        self._readers = _successors(data)
+        self._followers = _successors(order)
+        self._waiting_for_data = {pipe_id: len(before) for pipe_id, before in data.items()}
+        self._waiting_for_turn = {pipe_id: len(before) for pipe_id, before in order.items()}
         self._not_started = set(workload.order)
+        self._blocked: set[str] = set()
+        self._passed: set[str] = set()
         self._unfinished: dict[int, int] = defaultdict(int)
         for pipe_id in workload.order:
             self._unfinished[self._gate(pipe_id)] += 1
         self._gates = sorted(self._unfinished)
         self._ready: dict[int, list[tuple[float, int, str]]] = defaultdict(list)
-        for pipe_id, count in self._waiting_for.items():
-            if count == 0:
-                self._make_ready(pipe_id)
+        for pipe_id in workload.order:
+            self._offer(pipe_id)
 
     def _gate(self, pipe_id: str) -> int:
         return self._workload.generations[pipe_id] if self._barrier else 0
 
-    def _make_ready(self, pipe_id: str) -> None:
-        urgency = self._workload.urgency.get(pipe_id, 0.0)
-        heapq.heappush(self._ready[self._gate(pipe_id)], (-urgency, self._rank[pipe_id], pipe_id))
+    def _offer(self, pipe_id: str) -> None:
+        """Make a pipe ready if it waits for nothing any more."""
+        if (
+            pipe_id in self._not_started
+            and not self._waiting_for_data[pipe_id]
+            and not self._waiting_for_turn[pipe_id]
+        ):
+            urgency = self._workload.urgency.get(pipe_id, 0.0)
+            heapq.heappush(self._ready[self._gate(pipe_id)], (-urgency, self._rank[pipe_id], pipe_id))
 
     def take(self, free: int) -> list[str]:
         """Up to ``free`` pipes to start now, the head of the longest remaining path first."""
         while self._gates and self._unfinished[self._gates[0]] == 0:
             self._gates.pop(0)
         taken: list[str] = []
-        if not self._gates:
-            return taken
-        ready = self._ready[self._gates[0]]
+        ready = self._ready[self._gates[0]] if self._gates else []
         while ready and len(taken) < free:
             pipe_id = heapq.heappop(ready)[2]
-            if pipe_id in self._not_started:
+            if pipe_id in self._not_started:  # it may have been given up since it got ready
                 self._not_started.remove(pipe_id)
                 taken.append(pipe_id)
         return taken
 
-    def ended(self, pipe_id: str, *, ok: bool) -> list[Blocked]:
-        """Record that a taken pipe ended; gives the pipes that will not start because of it."""
-        blocked: list[Blocked] = []
+    def ended(self, pipe_id: str, *, ok: bool, alive: bool = False) -> list[Blocked]:
+        """Record that a taken pipe ended; gives the pipes that will not start because of it.
+
+        Args:
+            pipe_id: The pipe.
+            ok: Whether it succeeded.
+            alive: It was given up on and may still be at work: what must not run beside it is blocked.
+        """
+        blocked: list[str] = []
+        self._leave(pipe_id, ok or self._continue, blocked)
+        if alive:
+            self._block_followers(pipe_id, blocked)
+        else:
+            self._pass_turn(pipe_id)
+        for later in blocked:  # grows while it is read
+            self._leave(later, self._continue, blocked)
+            # A blocked pipe passes the turn on only once it would have had it: the writer before it
+            # may still be running.
+            if not self._waiting_for_turn[later]:
+                self._pass_turn(later)
+        return [Blocked(later, cause=pipe_id) for later in blocked]
+
+    def _leave(self, pipe_id: str, data_flows: bool, blocked: list[str]) -> None:
         self._unfinished[self._gate(pipe_id)] -= 1
-        if ok or self._strategy is ErrorStrategy.CONTINUE:
-            for later in self._successors[pipe_id]:
-                self._waiting_for[later] -= 1
-                if self._waiting_for[later] == 0 and later in self._not_started:
-                    self._make_ready(later)
-            return blocked
-        reached = [pipe_id]
-        for earlier in reached:  # grows while it is read
-            for later in self._successors[earlier]:
-                if later in self._not_started:
-                    self._not_started.remove(later)
-                    self._unfinished[self._gate(later)] -= 1
-                    blocked.append(Blocked(later, cause=pipe_id))
-                    reached.append(later)
-        return blocked
+        for later in self._readers[pipe_id]:
+            if data_flows:
+                self._waiting_for_data[later] -= 1
+                self._offer(later)
+            else:
+                self._block(later, blocked)
+
+    def _pass_turn(self, pipe_id: str) -> None:
+        passing = [pipe_id]
+        for earlier in passing:  # grows while it is read
+            if earlier in self._passed:
+                continue
+            self._passed.add(earlier)
+            for later in self._followers[earlier]:
+                self._waiting_for_turn[later] -= 1
+                if self._waiting_for_turn[later] == 0 and later in self._blocked:
+                    passing.append(later)
+                self._offer(later)
+
+    def _block_followers(self, pipe_id: str, blocked: list[str]) -> None:
+        following = list(self._followers[pipe_id])
+        for later in following:  # grows while it is read
+            self._block(later, blocked)
+            following += self._followers[later]
+
+    def _block(self, pipe_id: str, blocked: list[str]) -> None:
+        if pipe_id in self._not_started:
+            self._not_started.remove(pipe_id)
+            self._blocked.add(pipe_id)
+            blocked.append(pipe_id)
 
     def give_up(self) -> list[str]:
         """Every pipe that was not taken and is not blocked, in order; none of them will start."""
@@ -226,8 +275,3 @@ class Frontier:
         for pipe_id in rest:
             self._unfinished[self._gate(pipe_id)] -= 1
         return rest
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every pipe has been taken, blocked or given up."""
-        return not self._not_started
