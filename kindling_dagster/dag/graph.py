@@ -270,7 +270,7 @@ class PipeGraph:
     @property
     def acyclic(self) -> bool:
         """Whether all pipes can be brought into an order."""
-        return sum(map(len, self._layers)) == len(self.by_id)
+        return sum(map(len, self._layers)) == len(self.nodes)
 
     @property
     def generations(self) -> tuple[tuple[str, ...], ...]:
@@ -319,12 +319,13 @@ class PipeGraphBuilder:
             PlanError: A pipe is not declared.
             CycleError: Pipes depend on each other in a circle; the message shows every cycle.
         """
-        pipes: Iterable[PipeSpec] = self._manifest.pipes
+        known = self._manifest.pipes_by_id
+        pipes: Iterable[PipeSpec] = known.values()
         if pipe_ids is not None:
             wanted = set(pipe_ids)
-            unknown = sorted(wanted - self._manifest.pipes_by_id.keys())
+            unknown = sorted(wanted - known.keys())
             if unknown:
-                raise PlanError(*unknown_pipes_message(unknown, self._manifest.pipes_by_id))
+                raise PlanError(*unknown_pipes_message(unknown, known))
             pipes = [pipe for pipe in pipes if pipe.id in wanted]
         graph = PipeGraph(tuple([PipeNode(pipe, self._indirect(pipe)) for pipe in pipes]))
         if not allow_cycles and not graph.acyclic:

@@ -21,7 +21,7 @@ class ExecutionStrategy(ABC):
         ...
         ...     def plan(self, graph: PipeGraph) -> ExecutionPlan:
         ...         order = TopologicalSorter(graph).static_order()
-        ...         waits = {pipe: (before,) for before, pipe in zip(order, order[1:])}
+        ...         waits = {pipe: (before,) for before, pipe in pairwise(order)}
         ...         return ExecutionPlan.arrange(self.name, graph, waits)
     """
 
