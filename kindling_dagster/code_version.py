@@ -55,6 +55,8 @@ class CodeVersions:
     python_paths: Sequence[Path]
     _modules: dict[Path, _Module | None] = field(default_factory=dict)
     _closures: dict[Path, frozenset[Path]] = field(default_factory=dict)
+    _found: dict[str, Path | None] = field(default_factory=dict)
+    _statement_imports: dict[int, tuple[Path, ...]] = field(default_factory=dict)
     _digests: dict[Path, str] = field(default_factory=dict)
 
     def of(self, functions: Iterable[Callable[..., Any]], texts: Iterable[str] = ()) -> str:
@@ -153,10 +155,15 @@ class CodeVersions:
             self._closures[path] = frozenset(seen)
         return self._closures[path]
 
-    def _imports(self, module: _Module, node: ast.AST) -> Iterator[Path]:
-        for child in ast.walk(node):
-            if isinstance(child, ast.Import | ast.ImportFrom):
-                yield from self._targets(module, child)
+    def _imports(self, module: _Module, node: ast.AST) -> tuple[Path, ...]:
+        if id(node) not in self._statement_imports:  # nodes live as long as their module here
+            self._statement_imports[id(node)] = tuple(
+                target
+                for child in ast.walk(node)
+                if isinstance(child, ast.Import | ast.ImportFrom)
+                for target in self._targets(module, child)
+            )
+        return self._statement_imports[id(node)]
 
     def _targets(self, module: _Module, node: ast.Import | ast.ImportFrom) -> Iterator[Path]:
         """Files of the app that an import statement loads."""
@@ -175,13 +182,18 @@ class CodeVersions:
                 yield found
 
     def _find(self, name: str) -> Path | None:
-        relative = Path(*name.split("."))
-        roots = dict.fromkeys((*self.python_paths, *(root.parent for root in self.source_dirs)))
-        for root in roots:
-            for candidate in (root / relative.with_suffix(".py"), root / relative / "__init__.py"):
-                if candidate.is_file() and self._is_ours(candidate):
-                    return candidate
-        return None
+        if name not in self._found:
+            relative = Path(*name.split("."))
+            roots = dict.fromkeys((*self.python_paths, *(root.parent for root in self.source_dirs)))
+            candidates = (
+                candidate
+                for root in roots
+                for candidate in (root / relative.with_suffix(".py"), root / relative / "__init__.py")
+            )
+            self._found[name] = next(
+                (path for path in candidates if path.is_file() and self._is_ours(path)), None
+            )
+        return self._found[name]
 
 
 def plain_function(function: Any) -> Any:

@@ -57,6 +57,7 @@ class Registries:
     pipes: RecordingPipes
     ingestion: RecordingIngestion
     config: Any
+    providers: Any
     path_locator: Any
     name_mapper: Any
 
@@ -94,8 +95,10 @@ class ManifestBuilder:
         pipes = tuple(self._pipe(item_id) for item_id in available)
         ingestion = tuple(self._entry(item_id) for item_id in self.registries.ingestion.get_entry_ids())
         functions = {item_id: registry.get_pipe_definition(item_id).execute for item_id in available}
-        pending = self._pending()
-        self._problems += find_problems(entities, pipes, ingestion, functions, pending, self.layout)
+        writable = {entity.provider: self._writable(entity.provider) for entity in entities}
+        self._problems += find_problems(
+            entities, pipes, ingestion, functions, self._pending(), writable, self.layout
+        )
         return Manifest(
             app=AppRef(
                 name=self.layout.name,
@@ -119,6 +122,13 @@ class ManifestBuilder:
             item_id for item_id in registry.get_entity_ids() if item_id not in registry.pending_derivations()
         ]
 
+    def _writable(self, provider: str) -> bool | None:
+        """Whether a provider can be written; None when Kindling knows no such provider."""
+        from kindling.entity_provider import WritableEntityProvider
+
+        found = self.registries.providers.get_provider_class(provider)
+        return None if found is None else issubclass(found, WritableEntityProvider)
+
     def _pending(self) -> dict[str, tuple[str, str]]:
         """Derivations whose source is missing: id to (kind, reason)."""
         found: dict[str, tuple[str, str]] = {}
@@ -132,7 +142,9 @@ class ManifestBuilder:
         tags = self._tags(item_id, entity.tags, registry.declared.raw_tags)
         provider = "view" if entity.sql is not None else tags.get("provider_type", "delta")
         companion_of = tags.get("scd.companion_of", "")
-        declared_as = companion_of or item_id
+        clone_of = _clone_of(registry.derivations_for(item_id))
+        sites = registry.declared.sites
+        declared_at = sites.get(companion_of or item_id) or sites.get(clone_of, ())
         return EntitySpec(
             id=item_id,
             name=str(entity.name),
@@ -148,9 +160,9 @@ class ManifestBuilder:
             scd2=tags.get("scd.type", "").strip() == "2",
             companion_of=companion_of,
             sql=None if entity.sql is None else self.secrets.mask(entity.sql),
-            clone_of=_clone_of(registry.derivations_for(item_id)),
+            clone_of=clone_of,
             description=tags.get("description") or tags.get("comment") or "",
-            source=self._site(registry.declared.sites.get(declared_as, ())),
+            source=self._site(declared_at),
         )
 
     def _tags(self, item_id: str, tags: Any, raw: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

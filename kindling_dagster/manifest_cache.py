@@ -44,6 +44,18 @@ _ENVIRONMENT_READS = re.compile(
 )
 _FORMAT_READS = re.compile(r"""\benv\[(\w+)\]""")
 _SECRETS = re.compile(r"@secret[: ]\s*([\w./:-]+)")
+_RECORDING = (
+    "apps",
+    "code_version",
+    "declarations",
+    "manifest",
+    "problems",
+    "recorder",
+    "registries",
+    "runtime",
+    "secrets",
+)
+"""Modules of this package that decide what is recorded: part of the fingerprint like the app's own."""
 _OURS = "KINDLING_DAGSTER_"
 
 
@@ -53,6 +65,8 @@ def app_fingerprint(layout: AppLayout, working_dir: Path, request: Mapping[str, 
     The values of environment variables go into the hash alone.
     """
     digest = hashlib.sha256()
+    for module in _RECORDING:
+        digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     packages = ("spark-kindling", "kindling-dagster", "pyspark")
     stated = [sorted(request.items()), [version(name) for name in packages], sys.version_info[:2]]
     digest.update(json.dumps([*stated, sorted(map(str, layout.python_paths))], default=str).encode())

@@ -17,6 +17,7 @@ def find_problems(
     ingestion: Sequence[IngestionSpec],
     functions: Mapping[str, Callable[..., Any]],
     pending: Mapping[str, tuple[str, str]],
+    writable: Mapping[str, bool | None],
     layout: AppLayout,
 ) -> list[Problem]:
     """Everything wrong with the declarations, in a stable order.
@@ -27,6 +28,7 @@ def find_problems(
         ingestion: All file ingestion entries.
         functions: Each pipe's function by pipe id.
         pending: Derivations whose source is missing: id to (kind, reason).
+        writable: Whether each provider can be written; None for one that Kindling does not know.
         layout: Where the app is.
     """
     known = {entity.id: entity for entity in entities}
@@ -38,7 +40,8 @@ def find_problems(
         ),
         *(problem for pipe in pipes for problem in _undeclared(pipe, known)),
         *(problem for pipe in pipes for problem in _bad_signature(pipe, functions[pipe.id])),
-        *(problem for pipe in pipes for problem in _read_only_output(pipe, known)),
+        *(problem for pipe in pipes for problem in _read_only_output(pipe, known, writable)),
+        *(problem for entity in entities for problem in _unknown_provider(entity, writable)),
         *(problem for entry in ingestion for problem in _undeclared_destination(entry, known)),
         *_nothing(entities, pipes, layout),
     ]
@@ -127,27 +130,40 @@ def signature_mismatch(function: Callable[..., Any], keywords: Sequence[str], le
     return " and ".join(parts)
 
 
-def _read_only_output(pipe: PipeSpec, known: Mapping[str, EntitySpec]) -> Iterator[Problem]:
+def _read_only_output(
+    pipe: PipeSpec, known: Mapping[str, EntitySpec], writable: Mapping[str, bool | None]
+) -> Iterator[Problem]:
     output = known.get(pipe.output_entity_id)
     if output is None:
         return
-    if output.kind in ("sql", "companion") or output.provider in ("view", "current_view"):
-        base = f" Write {output.companion_of!r} instead." if output.companion_of else ""
-        what = {"sql": "a SQL entity", "companion": "the current rows of an SCD2 entity"}.get(
-            output.kind, "a view"
-        )
-        yield Problem(
-            "error",
-            pipe.id,
-            f"Pipe {pipe.id!r} writes {output.id!r}, which is {what} and cannot be written.",
-            f"Give the pipe an entity of its own as output.{base}",
-        )
+    if output.kind == "sql":
+        what = "a SQL entity"
+    elif output.kind == "companion":
+        what = "the current rows of an SCD2 entity"
+    elif writable.get(output.provider) is False:
+        what = f"read through the provider {output.provider!r}"
     elif output.tags.get("provider.read_only", "").lower() == "true":
+        what = "tagged provider.read_only"
+    else:
+        return
+    otherwise = (
+        f"Write {output.companion_of!r}" if output.companion_of else "Give the pipe an entity of its own"
+    )
+    yield Problem(
+        "error",
+        pipe.id,
+        f"Pipe {pipe.id!r} writes {output.id!r}, which is {what} and cannot be written.",
+        f"{otherwise} instead.",
+    )
+
+
+def _unknown_provider(entity: EntitySpec, writable: Mapping[str, bool | None]) -> Iterator[Problem]:
+    if writable.get(entity.provider) is None:
         yield Problem(
             "error",
-            pipe.id,
-            f"Pipe {pipe.id!r} writes {output.id!r}, which is tagged provider.read_only.",
-            "Take the tag away, or give the pipe another output.",
+            entity.id,
+            f"Entity {entity.id!r} has provider_type {entity.provider!r}, which Kindling does not know.",
+            "Correct the tag, or register the provider where the app is loaded.",
         )
 
 

@@ -220,6 +220,7 @@ class Recording:
     def _build(self) -> Manifest:
         from kindling.data_entities import DataEntityRegistry, EntityNameMapper, EntityPathLocator
         from kindling.data_pipes import DataPipesRegistry
+        from kindling.entity_provider_registry import EntityProviderRegistry
         from kindling.file_ingestion import FileIngestionRegistry
         from kindling.injection import get_kindling_service
         from kindling.spark_config import ConfigService
@@ -231,6 +232,7 @@ class Recording:
             pipes=get_kindling_service(DataPipesRegistry),
             ingestion=get_kindling_service(FileIngestionRegistry),
             config=get_kindling_service(ConfigService),
+            providers=get_kindling_service(EntityProviderRegistry),
             path_locator=get_kindling_service(EntityPathLocator),
             name_mapper=get_kindling_service(EntityNameMapper),
         )

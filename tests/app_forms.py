@@ -1,0 +1,114 @@
+"""Apps of every form for the tests: copies of tests/apps, an app from Kindling's own scaffold, small ones from text."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from kindling_dagster.manifest import Manifest
+from kindling_dagster.manifest_cache import CACHE_VARIABLE
+from kindling_dagster.project import KindlingProject
+
+APPS = Path(__file__).parent / "apps"
+
+SECRETS = {
+    "KITCHEN_API_TOKEN": "tok-7f3a9d51c2",
+    "KITCHEN_GOLD_PATH": "/secret/place/for/gold",
+    "KITCHEN_LOOKUP_PATH": "/secret/place/for/lookup.csv",
+    "DYNAMIC_ROOT": "/secret/place/for/dynamic",
+}
+"""Values planted for the secrets of tests/apps; none may show up anywhere."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def manifest_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the test run's own."""
+    before = os.environ.get(CACHE_VARIABLE)
+    os.environ[CACHE_VARIABLE] = str(directory := tmp_path_factory.mktemp("manifests"))
+    yield directory
+    if before is None:
+        os.environ.pop(CACHE_VARIABLE, None)
+    else:
+        os.environ[CACHE_VARIABLE] = before
+
+
+@cache
+def recorded(name: str, environment: str = "local") -> Manifest:
+    """The manifest of an app below tests/apps, recorded once per test run."""
+    return KindlingProject(APPS / name, environment=environment).manifest
+
+
+def scaffold(directory: Path) -> Path:
+    """A repository made by Kindling's CLI, unmodified, with a pipe added; gives the app's directory."""
+    from click.testing import CliRunner
+    from kindling_cli.cli import cli
+
+    repository = directory / "sales-repo"
+    package = repository / "packages" / "sales_core"
+    for command in (
+        ["repo", "init", "sales-repo", "--output-dir", str(repository), "--agents", "none"],
+        ["package", "init", "sales-core", "--repo-root", str(repository), "--source", "pypi"],
+        ["app", "init", "daily-orders", "--package", "sales-core", "--repo-root", str(repository)],
+        ["package", "add", "pipe", "bronze.to_silver", "--inputs", "bronze.orders", "--package", str(package)],
+    ):
+        result = CliRunner().invoke(cli, command)
+        assert result.exit_code == 0, result.output
+    return repository / "apps" / "daily_orders"
+
+
+def dynamic(directory: Path) -> Path:
+    """A copy of the dynamic app with its Delta table of definitions."""
+    import pandas as pd
+    from deltalake import write_deltalake
+
+    app = directory / "dynamic"
+    shutil.copytree(APPS / "dynamic", app)
+    rows = {"source": ["raw.a", "raw.b"], "target": ["clean.a", "clean.b"], "key": ["id", "code"]}
+    write_deltalake(str(app / "definitions"), pd.DataFrame(rows))
+    return app
+
+
+def small_app(directory: Path, modules: Mapping[str, str], name: str = "tiny") -> Path:
+    """An app directory with one package ``name`` of the given modules (``pipes/a.py`` → source) and settings.
+
+    Keys without a slash go into the app's own directory (``settings.yaml``, ``app.py``).
+    """
+    app = directory / f"{name}_app"
+    package = app / "src" / name
+    for part in ("entities", "pipes"):
+        (package / part).mkdir(parents=True, exist_ok=True)
+        (package / part / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (app / "lake-reqs.txt").write_text(f"{name}\n")
+    for place, text in modules.items():
+        path = package / place if "/" in place else app / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+    return app
+
+
+ENTITY = """
+from kindling.data_entities import DataEntities
+
+for _id in ("bronze.a", "silver.a"):
+    DataEntities.entity(entityid=_id, name=_id, merge_columns=["id"], tags={}, schema=None)
+"""
+"""A module that declares two entities."""
+
+PIPE = """
+from kindling.data_pipes import DataPipes
+
+
+@DataPipes.pipe(
+    pipeid="a", name="a", tags={}, input_entity_ids=["bronze.a"], output_entity_id="silver.a", output_type="delta"
+)
+def a(bronze_a):
+    return bronze_a
+"""
+"""A module that declares a pipe between them."""

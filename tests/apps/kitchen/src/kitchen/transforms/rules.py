@@ -1,0 +1,3 @@
+"""What is good."""
+
+GOOD = "amount > 0"
