@@ -63,7 +63,7 @@ class AsyncSignalEmitter(SignalEmitter):  # type: ignore[misc]  # Kindling ships
         ...         self.emit("orders.before_load", day="2013-01-01")
     """
 
-    EMITS: ClassVar[list[str]] = [SUBSCRIBER_FAILED]
+    EMITS: ClassVar[list[str]] = ["signals.subscriber_failed"]
     ASYNC: ClassVar[bool | Sequence[str]] = False
     NAMING: ClassVar[NamingMode] = NamingMode.WARN
 
