@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kindling_dagster.dag.pipe_thread import PipeInterrupt
@@ -150,17 +151,19 @@ class SparkCanceller:
             raise SparkSetupError(
                 "Pipes cannot be cancelled in a Spark Connect session.", "Use a classic Spark session."
             )
+        _require_pinned_threads(spark)
         self.gate = gate or WriteGate()
         self._spark = spark
         self._context = spark.sparkContext
         self._run_id = run_id
         self._token = uuid.uuid4().hex[:8]
+        self._pools: set[int] = set()
+        self._pools_lock = threading.Lock()
         self._jvm_threads: dict[str, Any] = {}
         self._jvm_thread_class = spark._jvm.java.lang.Thread
         # Its name differs between Spark 3.5 and 4. The public call that makes a session a thread's
         # active one, createDataFrame, plans a query each time: some 90 ms per pipe.
         self._session_class = getattr(spark._jvm, spark._jsparkSession.getClass().getName())
-        _require_pinned_threads(spark)
 
     def group(self, pipe_id: str) -> str:
         """The job group of a pipe."""
@@ -174,16 +177,15 @@ class SparkCanceller:
         """Around a pipe's code, in its thread: its Spark jobs can be cancelled, its writes barred.
 
         Also makes the session this thread's active one, as it is on the thread that built it:
-        Kindling and pipes ask for ``SparkSession.getActiveSession()``. With Spark's FAIR scheduler
-        each pipe gets a pool of its own, because within one pool jobs queue.
+        Kindling and pipes ask for ``SparkSession.getActiveSession()``.
         """
         context, interrupted = self._context, False
-        with self.gate.scope(pipe_id):
+        with self.gate.scope(pipe_id), self._pool() as pool:
             self._jvm_threads[pipe_id] = self._jvm_thread_class.currentThread()
             self._session_class.setActiveSession(self._spark._jsparkSession)
             context.setJobGroup(self.group(pipe_id), f"Kindling pipe {pipe_id}", interruptOnCancel=True)
             context.addJobTag(self._tag(pipe_id))
-            context.setLocalProperty("spark.scheduler.pool", pipe_id)
+            context.setLocalProperty("spark.scheduler.pool", pool)
             try:
                 yield
             except PipeInterrupt:
@@ -195,6 +197,21 @@ class SparkCanceller:
                 del self._jvm_threads[pipe_id]
                 if not interrupted:
                     self._leave_group(pipe_id)
+
+    @contextmanager
+    def _pool(self) -> Iterator[str]:
+        """A scheduler pool that no other running pipe has: within one pool jobs queue, even with FAIR.
+
+        Numbered, not named after the pipe: Spark warns of each new pool.
+        """
+        with self._pools_lock:
+            number = next(number for number in count(1) if number not in self._pools)
+            self._pools.add(number)
+        try:
+            yield f"kindling-dagster-{number}"
+        finally:
+            with self._pools_lock:
+                self._pools.remove(number)
 
     def _leave_group(self, pipe_id: str) -> None:
         for name in ("spark.jobGroup.id", "spark.job.description", "spark.job.interruptOnCancel"):
