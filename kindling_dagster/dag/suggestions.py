@@ -30,6 +30,16 @@ class Advice:
         return not self.pattern or re.search(self.pattern, message, re.IGNORECASE | re.DOTALL) is not None
 
 
+_CONCURRENT = (
+    "Another writer changed the table at the same time: try again (set attempts), let the writers run "
+    "one after another, or partition so that they do not meet."
+)
+_ACCESS = "The storage refused access: check the credentials and the permissions of whoever runs this."
+_GONE = (
+    "Spark's JVM is gone or the session was stopped: look for an out-of-memory message before this one, "
+    "and do not call spark.stop() in a pipe."
+)
+
 # The first entry that fits wins, so special cases stand before general ones.
 ADVICE: tuple[Advice, ...] = (
     Advice(
@@ -62,8 +72,7 @@ ADVICE: tuple[Advice, ...] = (
         permanent=True,
     ),
     Advice(
-        "Another writer changed the table at the same time: try again (set attempts), let the writers run "
-        "one after another, or partition so that they do not meet.",
+        _CONCURRENT,
         types=(
             "ConcurrentAppendException",
             "ConcurrentDeleteReadException",
@@ -76,8 +85,7 @@ ADVICE: tuple[Advice, ...] = (
         ),
     ),
     Advice(
-        "Another writer changed the table at the same time: try again (set attempts), let the writers run "
-        "one after another, or partition so that they do not meet.",
+        _CONCURRENT,
         pattern=r"DELTA_CONCURRENT_|Concurrent(Append|DeleteRead|DeleteDelete|Transaction|Write)Exception",
     ),
     Advice(
@@ -101,11 +109,11 @@ ADVICE: tuple[Advice, ...] = (
         r"have been updated|FAILED_READ_FILE\.FILE_NOT_EXIST",
     ),
     Advice(
-        "The storage refused access: check the credentials and the permissions of whoever runs this.",
+        _ACCESS,
         types=("AccessControlException", "AccessDeniedException", "PermissionError"),
     ),
     Advice(
-        "The storage refused access: check the credentials and the permissions of whoever runs this.",
+        _ACCESS,
         pattern=r"Access ?Denied|AuthorizationPermissionMismatch|\b403 Forbidden\b|Permission denied",
     ),
     Advice(
@@ -142,13 +150,11 @@ ADVICE: tuple[Advice, ...] = (
         permanent=True,
     ),
     Advice(
-        "Spark's JVM is gone or the session was stopped: look for an out-of-memory message before this one, "
-        "and do not call spark.stop() in a pipe.",
+        _GONE,
         types=("Py4JNetworkError", "ConnectionRefusedError"),
     ),
     Advice(
-        "Spark's JVM is gone or the session was stopped: look for an out-of-memory message before this one, "
-        "and do not call spark.stop() in a pipe.",
+        _GONE,
         pattern=r"Cannot call methods on a stopped SparkContext|SparkContext was shut down"
         r"|Answer from Java side is empty",
     ),
