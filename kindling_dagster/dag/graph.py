@@ -10,23 +10,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from kindling_dagster.dag.cycles import CYCLE_LIMIT, cycle_error, elementary_cycles
+from kindling_dagster.dag.layers import flip, layers
 from kindling_dagster.errors import CycleError, PlanError
 from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
 
-_DIRECT: Mapping[str, tuple[str, ...]] = {}
-"""Shared by all pipes whose inputs are their own sources, which is nearly all pipes."""
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PipeNode:
     """One pipe in a graph.
 
-    ``indirect`` holds the inputs that are a view of other entities, and what they come down to: the base
-    entity of an SCD2 companion, or whatever the SQL of a SQL entity reads.
+    ``reads`` maps each declared input to the entities whose writers the pipe depends on: the input
+    itself, or the base entity of an SCD2 companion, or whatever the SQL of a SQL entity reads.
     """
 
     pipe: PipeSpec
-    indirect: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def pipe_id(self) -> str:
@@ -49,15 +47,8 @@ class PipeNode:
         return self.pipe.streaming
 
     @property
-    def reads(self) -> Mapping[str, tuple[str, ...]]:
-        """Each declared input → the entities whose writers the pipe depends on through it."""
-        return {id_: self.indirect.get(id_) or (id_,) for id_ in self.inputs}
-
-    @property
     def sources(self) -> tuple[str, ...]:
         """The entities the pipe depends on, once each, in the order of its inputs."""
-        if not self.indirect:
-            return tuple(dict.fromkeys(self.inputs))
         return tuple(dict.fromkeys(source for sources in self.reads.values() for source in sources))
 
 
@@ -79,7 +70,7 @@ class PipeEdge:
 class PipeGraph:
     """Pipes and what follows from their inputs and outputs; a value that never changes.
 
-    ``nodes`` are in declaration order, and all else is derived from them by these rules:
+    All else is derived from the pipes and their order by these rules:
 
     - Every writer of an entity is upstream of every reader of it.
     - A pipe that reads what it writes itself sees the state before its run: no edge to itself.
@@ -87,25 +78,39 @@ class PipeGraph:
       (they update what the others have written), each group in declaration order.
 
     A graph made by hand may have cycles; one made by ``PipeGraphBuilder.build_graph`` has none.
+
+    Args:
+        pipes: Each id once, in declaration order.
+        indirect: Entities that are a view of others → what a read of them comes down to: the base entity
+            of an SCD2 companion, or whatever the SQL of a SQL entity reads, however deep.
     """
 
-    nodes: tuple[PipeNode, ...]
+    pipes: tuple[PipeSpec, ...]
+    indirect: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.nodes)
+        return len(self.pipes)
 
     def __contains__(self, pipe_id: object) -> bool:
-        return pipe_id in self.by_id
+        return pipe_id in self._upstream
+
+    @cached_property
+    def nodes(self) -> tuple[PipeNode, ...]:
+        """The pipes with what they read, in declaration order."""
+        return tuple(
+            PipeNode(pipe, {id_: self.indirect.get(id_) or (id_,) for id_ in pipe.input_entity_ids})
+            for pipe in self.pipes
+        )
 
     @cached_property
     def by_id(self) -> Mapping[str, PipeNode]:
         """Nodes by pipe id, in declaration order."""
-        return {node.pipe.id: node for node in self.nodes}
+        return {node.pipe_id: node for node in self.nodes}
 
     @property
     def pipe_ids(self) -> tuple[str, ...]:
         """All pipe ids, in declaration order."""
-        return tuple(self.by_id)
+        return tuple(self._upstream)
 
     def node(self, pipe_id: str) -> PipeNode:
         """The node of one pipe; raises PlanError where the graph has no such pipe."""
@@ -114,28 +119,32 @@ class PipeGraph:
             raise PlanError(*unknown_pipes_message([pipe_id], self.by_id))
         return node
 
+    # The next three run for thousands of pipes whenever an app is loaded, so they make no object that
+    # they can do without; nodes and edges are made when they are asked for.
+
     @cached_property
     def _writers(self) -> Mapping[str, tuple[str, ...]]:
         writers: dict[str, tuple[str, ...]] = {}
-        for node in self.nodes:
-            pipe = node.pipe
+        for pipe in self.pipes:
             output = pipe.output_entity_id
             writers[output] = (*writers[output], pipe.id) if output in writers else (pipe.id,)
         return writers
 
     @cached_property
     def _upstream(self) -> Mapping[str, tuple[str, ...]]:
-        writers = self._writers
+        written_by = self._writers.get
         upstream: dict[str, tuple[str, ...]] = {}
-        for node in self.nodes:
-            pipe = node.pipe
-            found: list[str] = []
-            for source in node.sources if node.indirect else pipe.input_entity_ids:
-                if source in writers:
-                    found += writers[source]
-            if pipe.id in found:
-                found = [pipe_id for pipe_id in found if pipe_id != pipe.id]
-            upstream[pipe.id] = tuple(dict.fromkeys(found)) if len(found) > 1 else tuple(found)
+        for pipe in self.pipes:
+            above: tuple[str, ...] = ()
+            for entity in self._sources(pipe) if self.indirect else pipe.input_entity_ids:
+                writers = written_by(entity)
+                if writers:
+                    above += writers
+            if len(above) > 1 and len(set(above)) < len(above):
+                above = tuple(dict.fromkeys(above))
+            if pipe.id in above:
+                above = tuple(pipe_id for pipe_id in above if pipe_id != pipe.id)
+            upstream[pipe.id] = above
         for self_readers in self._self_readers.values():
             later = set(self_readers)
             for reader in self_readers:
@@ -143,14 +152,24 @@ class PipeGraph:
                 upstream[reader] = tuple(pipe_id for pipe_id in upstream[reader] if pipe_id not in later)
         return upstream
 
+    def _sources(self, pipe: PipeSpec) -> Sequence[str]:
+        """The entities a pipe depends on; some may be there twice."""
+        inputs = pipe.input_entity_ids
+        if self.indirect.keys().isdisjoint(inputs):
+            return inputs
+        return [source for id_ in inputs for source in self.indirect.get(id_) or (id_,)]
+
     @cached_property
     def _self_readers(self) -> Mapping[str, tuple[str, ...]]:
         """For entities with several writers: the writers that also read the entity."""
-        return {
-            entity: tuple(writer for writer in writers if entity in self.by_id[writer].sources)
-            for entity, writers in self._writers.items()
-            if len(writers) > 1
+        found: dict[str, tuple[str, ...]] = {
+            entity: () for entity, writers in self._writers.items() if len(writers) > 1
         }
+        for pipe in self.pipes if found else ():
+            entity = pipe.output_entity_id
+            if entity in found and entity in self._sources(pipe):
+                found[entity] += (pipe.id,)
+        return found
 
     @cached_property
     def ordering(self) -> Mapping[str, str]:
@@ -175,7 +194,7 @@ class PipeGraph:
 
     @cached_property
     def _downstream(self) -> Mapping[str, Sequence[str]]:
-        return _flip(self._upstream)
+        return flip(self._upstream)
 
     def upstream(self, pipe_id: str) -> tuple[str, ...]:
         """The pipes that write what this one reads."""
@@ -258,10 +277,10 @@ class PipeGraph:
             PlanError: A pipe is not in the graph.
         """
         wanted = set(pipe_ids)
-        unknown = sorted(wanted - self.by_id.keys())
+        unknown = sorted(wanted - self._upstream.keys())
         if unknown:
-            raise PlanError(*unknown_pipes_message(unknown, self.by_id))
-        return PipeGraph(tuple(node for node in self.nodes if node.pipe_id in wanted))
+            raise PlanError(*unknown_pipes_message(unknown, self._upstream))
+        return PipeGraph(tuple(pipe for pipe in self.pipes if pipe.id in wanted), self.indirect)
 
     @cached_property
     def _layers(self) -> tuple[tuple[str, ...], ...]:
@@ -270,7 +289,7 @@ class PipeGraph:
     @property
     def acyclic(self) -> bool:
         """Whether all pipes can be brought into an order."""
-        return sum(map(len, self._layers)) == len(self.nodes)
+        return sum(map(len, self._layers)) == len(self.pipes)
 
     @property
     def generations(self) -> tuple[tuple[str, ...], ...]:
@@ -302,7 +321,7 @@ class PipeGraphBuilder:
         self._manifest = manifest
         entities = manifest.entities_by_id
         # Only the few entities that are a view of others are listed; all else is its own source.
-        self._sources = {
+        self._indirect = {
             entity.id: _sources_of(entity, entities)
             for entity in manifest.entities
             if entity.companion_of or entity.sql_inputs
@@ -327,15 +346,10 @@ class PipeGraphBuilder:
             if unknown:
                 raise PlanError(*unknown_pipes_message(unknown, known))
             pipes = [pipe for pipe in pipes if pipe.id in wanted]
-        graph = PipeGraph(tuple([PipeNode(pipe, self._indirect(pipe)) for pipe in pipes]))
+        graph = PipeGraph(tuple(pipes), self._indirect)
         if not allow_cycles and not graph.acyclic:
             raise graph.cycle_error()
         return graph
-
-    def _indirect(self, pipe: PipeSpec) -> Mapping[str, tuple[str, ...]]:
-        known = self._sources
-        found = [id_ for id_ in pipe.input_entity_ids if id_ in known] if known else []
-        return {id_: known[id_] for id_ in found} if found else _DIRECT
 
     @staticmethod
     def detect_cycles(graph: PipeGraph, limit: int = CYCLE_LIMIT) -> list[list[str]]:
@@ -373,7 +387,7 @@ class TopologicalSorter:
     def __init__(self, graph: PipeGraph | Mapping[str, Sequence[str]], *, reverse: bool = False) -> None:
         forward = graph.predecessors if isinstance(graph, PipeGraph) else graph
         self._graph = graph
-        self._predecessors = _flip(forward) if reverse else forward
+        self._predecessors = flip(forward) if reverse else forward
         self._position = {pipe_id: index for index, pipe_id in enumerate(forward)}
         self._sorter = graphlib.TopologicalSorter(self._predecessors)
 
@@ -412,30 +426,6 @@ class TopologicalSorter:
         raise CycleError(f"Pipes wait for each other in a circle: {shown}.", cycles)
 
 
-def layers(predecessors: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    """Group pipes into generations: each comes one after the latest of its predecessors.
-
-    Within a generation the order of ``predecessors`` is kept. Pipes in or behind a cycle are left out.
-    By hand, because ``graphlib`` takes three times as long over thousands of pipes.
-    """
-    waiting = {pipe_id: len(before) for pipe_id, before in predecessors.items()}
-    position = {pipe_id: index for index, pipe_id in enumerate(predecessors)}
-    after = _flip(predecessors)
-    ready = [pipe_id for pipe_id, count in waiting.items() if not count]
-    found: list[tuple[str, ...]] = []
-    while ready:
-        found.append(tuple(ready))
-        following: list[str] = []
-        for pipe_id in ready:
-            for successor in after[pipe_id]:
-                waiting[successor] = left = waiting[successor] - 1
-                if not left:
-                    following.append(successor)
-        following.sort(key=position.__getitem__)
-        ready = following
-    return tuple(found)
-
-
 def unknown_pipes_message(unknown: Sequence[str], known: Iterable[str]) -> tuple[str, str]:
     """Message and suggestion for pipe ids that do not exist, with the ids that look like them."""
     ids = list(known)
@@ -466,12 +456,3 @@ def _sources_of(entity: EntitySpec, entities: Mapping[str, EntitySpec]) -> tuple
         else:
             sources[entity_id] = None
     return tuple(sources)
-
-
-def _flip(links: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Predecessors to successors and back, keeping the order of the keys."""
-    flipped: dict[str, list[str]] = {pipe_id: [] for pipe_id in links}
-    for pipe_id, others in links.items():
-        for other in others:
-            flipped[other].append(pipe_id)
-    return flipped

@@ -17,9 +17,9 @@ from kindling_dagster.dag.graph import (
     PipeGraph,
     PipeGraphBuilder,
     PipeNode,
-    layers,
     unknown_pipes_message,
 )
+from kindling_dagster.dag.layers import layers
 from kindling_dagster.errors import PlanError
 from kindling_dagster.manifest import EntitySpec, Manifest, Problem
 

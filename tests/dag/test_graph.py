@@ -20,8 +20,8 @@ from kindling_dagster.dag.graph import (
     PipeGraphBuilder,
     PipeNode,
     TopologicalSorter,
-    layers,
 )
+from kindling_dagster.dag.layers import layers
 from kindling_dagster.errors import CycleError, PlanError
 from kindling_dagster.manifest import Manifest
 
@@ -259,7 +259,7 @@ def test_graphs_are_values():
     assert graph == graph_of(manifest)
     assert graph != graph.subgraph(["a"])
     with pytest.raises(AttributeError):
-        graph.nodes = ()  # type: ignore[misc]
+        graph.pipes = ()  # type: ignore[misc]
 
 
 @unhurried
@@ -373,8 +373,9 @@ def test_a_plain_mapping_can_be_sorted():
 
 
 def test_a_graph_by_hand_needs_no_manifest():
-    graph = PipeGraph((PipeNode(pipe("a", "src", "x")), PipeNode(pipe("b", "v", "y"), {"v": ("x",)})))
+    graph = PipeGraph((pipe("a", "src", "x"), pipe("b", "v", "y")), {"v": ("x",)})
     assert graph.edges == (PipeEdge("a", "b", ("v",)),)
+    assert graph.node("b") == PipeNode(pipe("b", "v", "y"), {"v": ("x",)})
 
 
 def test_the_same_in_every_process():

@@ -1,0 +1,1 @@
+"""Benchmarks against Kindling, Dagster and plain scripts; run with ``python -m benchmarks``."""
