@@ -104,6 +104,11 @@ class KindlingProject:
         return self._working_dir or self.layout.root
 
     @property
+    def working_dir(self) -> Path | None:
+        """Where relative storage paths count from; None when a manifest alone does not tell."""
+        return self._working_dir if self.app_path is None else self.run_dir
+
+    @property
     def identity(self) -> str:
         """Equal for two projects exactly when they stand for the same app, loaded in the same way."""
         parts = (
@@ -115,6 +120,27 @@ class KindlingProject:
             self.form,
         )
         return json.dumps([str(part) for part in parts] + [self.settings], sort_keys=True, default=str)
+
+    def to_json(self) -> str:
+        """How to make this project again, as JSON; ``from_json`` reads it."""
+        arguments = {
+            "app": self.app_path,
+            "environment": self.environment,
+            "config_dir": self.config_path,
+            "packages": list(self.packages) or None,
+            "manifest": self.manifest_path,
+            "working_dir": self._working_dir,
+            "form": self.form,
+            "settings": dict(self.settings) or None,
+        }
+        return json.dumps(
+            {name: value for name, value in arguments.items() if value is not None}, default=str
+        )
+
+    @staticmethod
+    def from_json(text: str) -> KindlingProject:
+        """The project that ``to_json`` described."""
+        return KindlingProject(**json.loads(text))
 
     def describe(self) -> str:
         """The app's path and environment, for messages."""
@@ -203,49 +229,63 @@ class KindlingProject:
     def _ask_child(self, real: bool) -> dict[str, Any]:
         """Run the recorder; gives its answer, or raises the error it answers with."""
         seconds = INITIALIZE_SECONDS if real else RECORD_SECONDS
-        with tempfile.TemporaryDirectory(prefix="kindling-dagster-") as folder:
-            request, response, log = (
-                Path(folder) / name for name in ("request.json", "response.json", "log.txt")
-            )
-            body = {**self._request(real), "fallback_paths": [entry for entry in sys.path if entry]}
-            request.write_text(json.dumps(body), encoding="utf-8")
-            command = [sys.executable, "-m", "kindling_dagster.recorder", str(request), str(response)]
-            with log.open("wb") as output:
-                try:
-                    # In a neutral directory: Python puts the current one in front of its path.
-                    ended = subprocess.run(
-                        command,
-                        cwd=folder,
-                        env=_child_environment(),
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=subprocess.STDOUT,
-                        timeout=seconds,
-                        check=False,
-                    )
-                except subprocess.TimeoutExpired as error:
-                    raise ProjectError(
-                        f"Loading the Kindling app {self.layout.name!r} took more than {seconds} s.{_tail(log)}",
-                        "Something waits while its modules are imported; move it into a pipe's function.",
-                    ) from error
-            if not response.is_file():
-                raise ProjectError(
-                    f"The process that loads the Kindling app {self.layout.name!r} ended with exit code "
-                    f"{ended.returncode} and no answer.{_tail(log)}"
-                )
-            answer: dict[str, Any] = json.loads(response.read_text(encoding="utf-8"))
+        request = {**self._request(real), "fallback_paths": [entry for entry in sys.path if entry]}
+        answer = run_recorder(request, seconds)
         if "error" in answer:
             raise _error_from(answer["error"])
         return answer
 
     def source_path(self, source: SourceRef) -> Path | None:
         """The file a declaration stands in, on this machine; None when it is not there."""
+        if self.app_path is None:
+            return None
         if source.in_app:
             candidates = [self.layout.root / source.file]
         else:
             candidates = [root.parent / source.file for root in self.layout.source_dirs]
             candidates += [path / source.file for path in self.layout.python_paths]
         return next((path for path in candidates if path.is_file()), None)
+
+
+def run_recorder(request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Have a child process do what the request asks; gives its answer.
+
+    Args:
+        request: What ``recorder.main`` reads.
+        seconds: After so many the child is ended.
+
+    Raises:
+        ProjectError: It took too long or ended without an answer.
+    """
+    app = request["app"]
+    with tempfile.TemporaryDirectory(prefix="kindling-dagster-") as folder:
+        asked, answered, log = (Path(folder) / name for name in ("request.json", "response.json", "log.txt"))
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        with log.open("wb") as output:
+            try:
+                # In a neutral directory: Python puts the current one in front of its path.
+                ended = subprocess.run(
+                    [sys.executable, "-m", "kindling_dagster.recorder", str(asked), str(answered)],
+                    cwd=folder,
+                    env=_child_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    timeout=seconds,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise ProjectError(
+                    f"Loading the Kindling app {app} took more than {seconds:g} s.{_tail(log)}",
+                    "Something waits while its modules are imported; move it into a pipe's function.",
+                ) from error
+        if not answered.is_file():
+            raise ProjectError(
+                f"The process that loads the Kindling app {app} ended with exit code {ended.returncode} and no "
+                f"answer.{_tail(log)}"
+            )
+        answer: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
+    return answer
 
 
 def report(message: str) -> None:

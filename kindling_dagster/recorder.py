@@ -20,7 +20,7 @@ from kindling_dagster.apps import AppLayout, load_settings_file, locate_app
 from kindling_dagster.errors import DeclarationError, KindlingDagsterError, ProjectError
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.registries import declaration_sites, install_recording_registries, is_internal
-from kindling_dagster.runtime import Surroundings, initialize_app, missing_secret_error
+from kindling_dagster.runtime import Surroundings, initialize_app, secret_not_found
 from kindling_dagster.secrets import SecretBook
 
 _NEEDS_CONTEXT = re.compile(
@@ -181,7 +181,7 @@ class Recording:
             initialize_app(self.layout, self.environment, self.config_dir, self.settings)
             manifest = self._build()
         except Exception as error:
-            if not self.real and (no_spark.wanted or _NEEDS_CONTEXT.search(str(error))):
+            if not self.real and (no_spark.wanted or needs_context(error)):
                 place = app_place(error, self.layout)
                 raise RealStartWanted(no_spark.wanted or f"it uses Spark at import ({place})") from error
             raise
@@ -201,6 +201,8 @@ class Recording:
         return ("app.yaml", "settings.yaml", "settings.standalone.yaml", f"settings.{self.environment}.yaml")
 
     def _start_spark(self) -> None:
+        import kindling.bootstrap
+        from kindling.config_loaders import load_secrets_from_provider
         from kindling.platform_standalone import StandaloneService
 
         import __main__
@@ -210,12 +212,25 @@ class Recording:
         ask, resolved = StandaloneService.get_secret, self.secrets.resolved
 
         def get_secret(service: Any, secret_name: str, default: str | None = None) -> Any:
-            value = ask(service, secret_name, default)
+            try:
+                value = ask(service, secret_name, default)
+            except KeyError as error:
+                if _kindling_resolves():
+                    return f"@secret:{secret_name}"  # for a run to resolve; the manifest does without
+                raise secret_not_found({secret_name: ["the app itself, while it is loaded"]}) from error
+            # So that the value can be turned back into its reference in what is written.
             resolved[value] = secret_name
             return value
 
-        # So that values can be turned back into references in what is written.
+        def resolve_what_is_there(config: Any, _: Any) -> None:
+            load_secrets_from_provider(config.dynaconf, silent=True)
+
+        def nothing(_: Any) -> None:
+            return None
+
         StandaloneService.get_secret = get_secret
+        kindling.bootstrap._resolve_and_validate_secrets = resolve_what_is_there
+        kindling.bootstrap._resolve_registered_tag_secrets = nothing
 
     def _build(self) -> Manifest:
         from kindling.data_entities import DataEntityRegistry, EntityNameMapper, EntityPathLocator
@@ -245,6 +260,14 @@ class Recording:
         return ManifestBuilder(registries, self.layout, self.environment, recorded_by, self.secrets).build()
 
 
+def needs_context(error: BaseException) -> bool:
+    """Whether pyspark complains that there is no session, as ``functions.col`` at module level makes it do."""
+    frames = traceback.extract_tb(error.__traceback__)
+    in_pyspark = bool(frames) and "pyspark" in Path(frames[-1].filename).parts
+    # Spark 3.5 asserts without a word that there is a context.
+    return in_pyspark and (isinstance(error, AssertionError) or bool(_NEEDS_CONTEXT.search(str(error))))
+
+
 def app_place(error: BaseException, layout: AppLayout) -> str:
     """``file:line`` of the innermost frame of the app in a traceback; empty when there is none."""
     if isinstance(error, SyntaxError) and error.filename:
@@ -267,9 +290,6 @@ def translate(error: BaseException, layout: AppLayout, secrets: SecretBook) -> K
     """Whatever went wrong, as one of our errors: what, where in the app, what to do; secrets' values masked."""
     if isinstance(error, KindlingDagsterError):
         return error
-    missing = missing_secret_error(secrets.references()) if "secret" in str(error).lower() else None
-    if missing is not None:
-        return missing
     place = app_place(error, layout)
     text = secrets.mask(str(error)) or "no message"
     frames = traceback.extract_tb(error.__traceback__)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kindling_dagster.apps import AppLayout
 from kindling_dagster.errors import ProjectError, ProjectMixError, RunError
+from kindling_dagster.jvm import set_local_working_dir
 from kindling_dagster.manifest import SecretRef
 from kindling_dagster.secrets import environment_names
 
@@ -149,8 +150,11 @@ def missing_secret_error(references: Iterable[SecretRef]) -> RunError | None:
     for reference in references:
         if not any(name in os.environ for name in environment_names(reference.key)):
             missing.setdefault(reference.key, []).append(reference.used_at)
-    if not missing:
-        return None
+    return secret_not_found(missing) if missing else None
+
+
+def secret_not_found(missing: Mapping[str, Iterable[str]]) -> RunError:
+    """The error for secrets that are not there: key to the places that ask for it."""
     told = "; ".join(f"{key} (asked for by {', '.join(places)})" for key, places in missing.items())
     names = ", ".join(name for key in missing for name in environment_names(key))
     return RunError(
@@ -220,7 +224,9 @@ class KindlingRuntime:
         make = build_session if spark is None else spark
         try:
             self._undo.callback(Surroundings(layout, self.project.environment, self.project.run_dir).restore)
-            self._take_main_session(make() if callable(make) else make)
+            session = make() if callable(make) else make
+            self._undo.callback(set_local_working_dir(session, self.project.run_dir))
+            self._take_main_session(session)
             self._keep_bindings()
             initialize_app(
                 layout, self.project.environment, self.project.config_path, self.project.settings or {}
@@ -322,6 +328,18 @@ class KindlingRuntime:
         from kindling.entity_provider_registry import EntityProviderRegistry
 
         return self._service(EntityProviderRegistry)
+
+    def table_path(self, entity: Any) -> str:
+        """Where Kindling keeps an entity's table in storage access mode."""
+        from kindling.data_entities import EntityPathLocator
+
+        return str(self._service(EntityPathLocator).get_table_path(entity))
+
+    def table_name(self, entity: Any) -> str:
+        """An entity's table name in catalog access mode."""
+        from kindling.data_entities import EntityNameMapper
+
+        return str(self._service(EntityNameMapper).get_table_name(entity))
 
     @property
     def execution(self) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import shutil
+import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +42,39 @@ def manifest_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ[CACHE_VARIABLE] = before
 
 
+def _answer(request: Mapping[str, Any], target: str, environment: Mapping[str, str]) -> None:
+    from kindling_dagster.recorder import main
+
+    os.environ.clear()  # the fork server's is that of its own start
+    os.environ.update(environment)
+
+    asked = Path(target).with_name("request.json")
+    asked.write_text(json.dumps(request))
+    main(str(asked), target)
+
+
+def quick_recorder(request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Does what ``project.run_recorder`` does, in a process forked off one that has imported Kindling already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["kindling.bootstrap", "kindling.platform_standalone", "kindling_dagster.recorder"]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "response.json"
+        child = context.Process(target=_answer, args=(request, str(target), dict(os.environ)))
+        child.start()
+        child.join(seconds)
+        assert child.exitcode == 0
+        answer: dict[str, Any] = json.loads(target.read_text())
+    return answer
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record in forked processes."""
+    monkeypatch.setattr("kindling_dagster.project.run_recorder", quick_recorder)
+
+
 @cache
 def recorded(name: str, environment: str = "local") -> Manifest:
     """The manifest of an app below tests/apps, recorded once per test run."""
@@ -55,7 +92,16 @@ def scaffold(directory: Path) -> Path:
         ["repo", "init", "sales-repo", "--output-dir", str(repository), "--agents", "none"],
         ["package", "init", "sales-core", "--repo-root", str(repository), "--source", "pypi"],
         ["app", "init", "daily-orders", "--package", "sales-core", "--repo-root", str(repository)],
-        ["package", "add", "pipe", "bronze.to_silver", "--inputs", "bronze.orders", "--package", str(package)],
+        [
+            "package",
+            "add",
+            "pipe",
+            "bronze.to_silver",
+            "--inputs",
+            "bronze.orders",
+            "--package",
+            str(package),
+        ],
     ):
         result = CliRunner().invoke(cli, command)
         assert result.exit_code == 0, result.output
