@@ -146,10 +146,8 @@ def plan(project: KindlingProject, pipes: tuple[str, ...], strategy: str, form: 
     manifest = project.manifest
     chosen = list(pipes) or _default_pipes(manifest, strategy)
     made = ExecutionPlanGenerator(manifest, _STRATEGIES[strategy]()).generate_plan(chosen)
-    if form == "dot":
-        click.echo(PipeGraphBuilder(manifest).build_graph(chosen).to_dot())
-    else:
-        click.echo({"text": made.to_text, "mermaid": made.to_mermaid, "json": made.to_json}[form]())
+    forms = {"text": made.to_text, "mermaid": made.to_mermaid, "json": made.to_json, "dot": made.to_dot}
+    click.echo(forms[form]())
 
 
 def _default_pipes(manifest: Manifest, strategy: str) -> list[str]:
@@ -179,12 +177,12 @@ def signals_list(namespace: str | None) -> None:
 @click.argument("name")
 def signals_show(name: str) -> None:
     """Show one signal: who emits it and the fields of its payload."""
-    from kindling_dagster.signals.catalog import get_all_signals
+    from kindling_dagster.signals.catalog import describe_signal
 
-    known = get_all_signals()
-    if name not in known:
-        raise click.ClickException(f"There is no signal {name!r}; `kindling-dagster signals list` has all.")
-    spec = known[name]
+    try:
+        spec = describe_signal(name)
+    except KindlingDagsterError as error:
+        raise _Failed(error) from error
     console = Console(highlight=False)
     console.print(f"[bold]{spec.name}[/] {_plain(spec.summary)}")
     console.print(f"payload {spec.payload.__name__}, in Dagster: {spec.dagster_event}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from dagster import (
-    AssetExecutionContext,
     AssetSelection,
     Definitions,
     define_asset_job,
@@ -58,7 +57,7 @@ def build_kindling_definitions(
         name=f"kindling_{name}",
         required_resource_keys={resource_key},
     )
-    def app_assets(context: AssetExecutionContext):  # type: ignore[no-untyped-def]  # Dagster reads it
+    def app_assets(context):  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
         kindling: KindlingResource = getattr(context.resources, resource_key)
         yield from kindling.run(context).stream()
 

@@ -22,7 +22,7 @@ from kindling_dagster.engines.base import PipeOptions, RunOptions
 from kindling_dagster.errors import SelectionError
 from kindling_dagster.manifest import Manifest, PipeSpec
 
-EXECUTION_SETTINGS = "kindling.execution"
+_SETTINGS = "kindling.execution."
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,22 @@ class OptionLayer:
         Raises:
             SelectionError: A value is not of its option's type.
         """
-        execution = settings.get(EXECUTION_SETTINGS) or {}
-        retry = execution.get("retry") or {}
+
+        def number(name: str, kind: type) -> Any:
+            return _number(settings.get(_SETTINGS + name), kind, _SETTINGS + name)
+
+        def flag(name: str) -> bool | None:
+            return _flag(settings.get(_SETTINGS + name), _SETTINGS + name)
+
         return OptionLayer(
-            max_workers=_number(execution.get("max_workers"), int, "max_workers"),
-            parallel=_flag(execution.get("parallel"), "parallel"),
-            barrier=_flag(execution.get("barrier"), "barrier"),
-            pipe_timeout=_number(execution.get("pipe_timeout"), float, "pipe_timeout"),
-            error_strategy=_text(execution.get("error_strategy")),
-            retries=_number(retry.get("attempts"), int, "retry.attempts"),
-            backoff=_number(retry.get("interval_seconds"), float, "retry.interval_seconds"),
-            auto_cache=_flag(execution.get("auto_cache"), "auto_cache"),
+            max_workers=number("max_workers", int),
+            parallel=flag("parallel"),
+            barrier=flag("barrier"),
+            pipe_timeout=number("pipe_timeout", float),
+            error_strategy=_text(settings.get(_SETTINGS + "error_strategy")),
+            retries=number("retry.attempts", int),
+            backoff=number("retry.interval_seconds", float),
+            auto_cache=flag("auto_cache"),
         )
 
 
@@ -133,12 +138,11 @@ def resolve_options(
 
 
 def _pipe_options(pipe: PipeSpec, layer: OptionLayer, manifest: Manifest) -> PipeOptions:
-    execution = manifest.settings.get(EXECUTION_SETTINGS) or {}
-    retry = ((execution.get("pipes") or {}).get(pipe.id) or {}).get("retry") or {}
+    retry = f"{_SETTINGS}pipes.{pipe.id}.retry."
     where = f"pipe {pipe.id}"
 
     def first(tag: str, setting: str, kind: type, fallback: Any) -> Any:
-        for value in (pipe.tags.get(f"dagster/{tag}"), retry.get(setting) if setting else None):
+        for value in (pipe.tags.get(f"dagster/{tag}"), manifest.settings.get(retry + setting)):
             number = _number(value, kind, f"dagster/{tag} of {where}")
             if number is not None:
                 return number

@@ -52,9 +52,7 @@ class KindlingResource(ConfigurableResource[Any]):
         )
     """
 
-    spark: LazyPySparkResource = Field(
-        default=LazyPySparkResource(spark_config={}), description="Spark's settings."
-    )
+    spark: LazyPySparkResource
     watermarks: bool = Field(
         default=False,
         description="Read only new data in every run, by Kindling's watermarks, which its standalone "
@@ -80,6 +78,10 @@ class KindlingResource(ConfigurableResource[Any]):
     )
 
     _engines: dict[str, Engine] = PrivateAttr(default_factory=dict)
+
+    def __init__(self, **data: Any) -> None:
+        # Dagster takes nested resources as arguments only, never as a field's default.
+        super().__init__(**{"spark": LazyPySparkResource(spark_config={}), **data})
 
     def run(
         self,

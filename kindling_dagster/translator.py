@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from dagster import (
     AssetCheckSpec,
     AssetKey,
     AssetSpec,
+    BetaWarning,
     CodeReferencesMetadataValue,
     LocalFileCodeReference,
     TableColumn,
@@ -23,6 +25,9 @@ from dagster import (
 
 from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
 from kindling_dagster.project import KindlingProject
+
+# Code references are beta in Dagster; used on purpose, and not worth a line per asset.
+warnings.filterwarnings("ignore", category=BetaWarning, module=__name__)
 
 ENTITY_METADATA = "kindling/entity"
 PIPES_METADATA = "kindling/pipes"

@@ -11,14 +11,13 @@ from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.options import OptionLayer, resolve_options
 
 SETTINGS = {
-    "kindling.execution": {
-        "max_workers": 2,
-        "parallel": "true",
-        "pipe_timeout": 100,
-        "error_strategy": "FAIL_FAST",
-        "retry": {"attempts": 1, "interval_seconds": 30},
-        "pipes": {"a.b": {"retry": {"attempts": 5}}},
-    }
+    "kindling.execution.max_workers": 2,
+    "kindling.execution.parallel": "true",
+    "kindling.execution.pipe_timeout": 100,
+    "kindling.execution.error_strategy": "FAIL_FAST",
+    "kindling.execution.retry.attempts": 1,
+    "kindling.execution.retry.interval_seconds": 30,
+    "kindling.execution.pipes.a.b.retry.attempts": 5,
 }
 
 
@@ -72,7 +71,7 @@ def test_precedence(
         ({}, {"full_refresh_pipes": ("z*",)}, {}, "matches no pipe"),
         ({"dagster/timeout": "soon"}, {}, {}, "dagster/timeout of pipe a.b is 'soon'"),
         ({"dagster/full_refresh": "maybe"}, {}, {}, "dagster/full_refresh of pipe a.b is 'maybe'"),
-        ({}, {}, {"kindling.execution": {"max_workers": "many"}}, "max_workers is 'many'"),
+        ({}, {}, {"kindling.execution.max_workers": "many"}, "max_workers is 'many'"),
     ],
 )
 def test_bad_options_are_named(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kindling_dagster.dag.executor import GenerationExecutor
 from kindling_dagster.engines.base import LogLine, RunEvent, RunRequest
-from kindling_dagster.engines.pipe_run import PipeRunner
+from kindling_dagster.engines.pipe_run import PipeRunner, plan_request
 from kindling_dagster.engines.thread import SparkThread
 from kindling_dagster.errors import RunError
 from kindling_dagster.project import KindlingProject
@@ -105,24 +105,29 @@ class InProcessEngine:
                 spark.stop()
 
     def _start(self, emit: Emit) -> tuple[SparkSession, KindlingRuntime]:
-        if self._spark is None:
+        if self._runtime is None or self._spark is None:
             started = time.monotonic()
-            self._owns_session = not session_is_up()
-            if self._owns_session:
-                emit(LogLine("info", "Starting Spark …"))
-            self._spark = self._create_session()
-            emit(
-                LogLine(
-                    "info",
-                    f"Spark {self._spark.version} is up ({self._spark.sparkContext.master}, "
-                    f"{time.monotonic() - started:.1f} s).",
-                )
-            )
-        if self._runtime is None:
-            started = time.monotonic()
-            self._runtime = KindlingRuntime.start(self._project, self._spark)
+            self._runtime = KindlingRuntime.start(self._project, lambda: self._start_session(emit))
+            if self._spark is None:
+                # Another engine of this process holds the same app already.
+                self._spark = self._start_session(emit)
             emit(LogLine("info", f"App {self._project.name} is up ({time.monotonic() - started:.1f} s)."))
         return self._spark, self._runtime
+
+    def _start_session(self, emit: Emit) -> SparkSession:
+        started = time.monotonic()
+        self._owns_session = not session_is_up()
+        if self._owns_session:
+            emit(LogLine("info", "Starting Spark …"))
+        self._spark = self._create_session()
+        emit(
+            LogLine(
+                "info",
+                f"Spark {self._spark.version} is up ({self._spark.sparkContext.master}, "
+                f"{time.monotonic() - started:.1f} s).",
+            )
+        )
+        return self._spark
 
 
 class _Execution:
@@ -130,7 +135,9 @@ class _Execution:
 
     def __init__(self, request: RunRequest, project: KindlingProject, emit: Emit) -> None:
         self._request = request
-        self._project = project
+        self._manifest = project.manifest
+        # Before anything starts: what cannot be planned must not cost a session.
+        self._plan = plan_request(self._manifest, request.pipe_ids)
         self._emit = emit
         self._lock = threading.Lock()
         self._executor: GenerationExecutor | None = None
@@ -145,10 +152,10 @@ class _Execution:
 
     def run(self, spark: SparkSession, runtime: KindlingRuntime) -> None:
         """Run the request to its end, on the calling thread."""
-        with PipeRunner(self._request, self._project, spark, runtime, self._emit) as runner:
+        with PipeRunner(self._request, self._manifest, spark, runtime, self._emit) as runner:
             executor = runner.executor()
             with self._lock:
                 self._executor = executor
                 if self._cancelled:
                     executor.cancel(self._cancelled)
-            runner.execute(executor)
+            runner.execute(executor, self._plan)

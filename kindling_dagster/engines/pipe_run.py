@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from kindling_dagster.dag.cancellation import SparkCanceller, WriteGate
 from kindling_dagster.dag.executor import GenerationExecutor
@@ -14,7 +15,7 @@ from kindling_dagster.engines.base import PipeOptions, RunEvent, RunRequest
 from kindling_dagster.engines.commits import CommitReader
 from kindling_dagster.engines.listening import SignalListener
 from kindling_dagster.errors import DeclarationError
-from kindling_dagster.project import KindlingProject
+from kindling_dagster.manifest import Manifest
 from kindling_dagster.runtime import KindlingRuntime
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class PipeRunner:
 
     Args:
         request: What to run.
-        project: The app.
+        manifest: What the app declares.
         spark: The session.
         runtime: The app, started in it.
         emit: Takes events; called from several threads.
@@ -37,13 +38,13 @@ class PipeRunner:
     def __init__(
         self,
         request: RunRequest,
-        project: KindlingProject,
+        manifest: Manifest,
         spark: SparkSession,
         runtime: KindlingRuntime,
         emit: Callable[[RunEvent], None],
     ) -> None:
         self._request = request
-        self._manifest = project.manifest
+        self._manifest = manifest
         self._runtime = runtime
         self._emit = emit
         self._commits = CommitReader(runtime, spark)
@@ -77,13 +78,9 @@ class PipeRunner:
             on_event=self._emit,
         )
 
-    def plan(self) -> ExecutionPlan:
-        """The plan of this request's pipes; raises PlanError and CycleError."""
-        return ExecutionPlanGenerator(self._manifest).generate_plan(list(self._request.pipe_ids))
-
-    def execute(self, executor: GenerationExecutor) -> ExecutionResult:
-        """Run all pipes of the request to their end, on the calling thread."""
-        return executor.execute_plan(self.plan(), self.run_pipe)
+    def execute(self, executor: GenerationExecutor, plan: ExecutionPlan) -> ExecutionResult:
+        """Run the plan to its end, on the calling thread."""
+        return executor.execute_plan(plan, self.run_pipe)
 
     def run_pipe(self, pipe_id: str) -> PipeOutcome:
         """Run one pipe, on its own thread; raises what the pipe raises."""
@@ -95,13 +92,23 @@ class PipeRunner:
             self._runtime.execution.run_datapipes([pipe_id], no_watermark=options.full_refresh)
         if seen.skipped:
             return PipeOutcome(skipped=True, reason=NO_NEW_DATA)
-        return PipeOutcome(metadata=self._metadata(output, before))
-
-    def _metadata(self, output: str, before: int | None) -> Mapping[str, Any]:
-        return self._commits.metadata(output, before)
+        return PipeOutcome(metadata=self._commits.metadata(output, before))
 
     def _refuse_broken(self, pipe_id: str) -> None:
         """Fail a pipe that is declared wrongly before any of its code runs."""
         for problem in self._manifest.problems:
             if problem.severity == "error" and problem.subject == pipe_id:
                 raise DeclarationError(problem.message, problem.suggestion)
+
+
+def plan_request(manifest: Manifest, pipe_ids: Iterable[str]) -> ExecutionPlan:
+    """The plan of these pipes.
+
+    A pipe that is declared wrongly does not keep the others from running: it is planned, and fails by
+    itself before any of its code runs.
+
+    Raises:
+        PlanError: The pipes cannot run as asked, for example without one that writes a memory entity.
+        CycleError: They depend on each other in a circle.
+    """
+    return ExecutionPlanGenerator(replace(manifest, problems=())).generate_plan(pipe_ids)

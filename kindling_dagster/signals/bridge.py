@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,23 +137,30 @@ def materialization_metadata(committed: Sequence[PipeResult]) -> dict[str, Any]:
         if name in last:
             metadata[key] = last[name]
     commits = [commit for result in committed for commit in result.metadata.get("commits", ())]
-    for name, word in _ROW_WORDS.items():
-        counts = [commit["metrics"][name] for commit in commits if name in commit["metrics"]]
-        if counts:
-            metadata[f"kindling/rows_{word}"] = sum(counts)
-    operations = [commit["operation"] for commit in commits if commit["operation"]]
+    for word, rows in _row_counts(commits).items():
+        metadata[f"kindling/rows_{word}"] = rows
+    operations = [commit["operation"] for commit in reversed(commits) if commit["operation"]]
     if operations:
         metadata["kindling/operations"] = ", ".join(dict.fromkeys(operations))
     return metadata
 
 
+def _row_counts(commits: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Rows that commits wrote, inserted, updated, deleted; what their operations do not tell is left out."""
+    counts: dict[str, int] = {}
+    for commit in commits:
+        for name, word in _ROW_WORDS.items():
+            if name in commit["metrics"]:
+                counts[word] = counts.get(word, 0) + commit["metrics"][name]
+    if "inserted" in counts and not counts.get("written"):
+        # The commit that only creates the table a merge then fills.
+        counts.pop("written", None)
+    return counts
+
+
 def _summary(result: PipeResult) -> str:
-    commits = result.metadata.get("commits", ())
-    counts = []
-    for name, word in _ROW_WORDS.items():
-        found = [commit["metrics"][name] for commit in commits if name in commit["metrics"]]
-        if found:
-            counts.append(f"{sum(found):,} rows {word}")
+    rows = _row_counts(result.metadata.get("commits", ()))
+    counts = [f"{count:,} rows {word}" for word, count in rows.items()]
     if "rows" in result.metadata:
         counts.append(f"{result.metadata['rows']:,} in all")
     counts.append(f"{result.duration_seconds or 0.0:.1f} s")
