@@ -306,7 +306,9 @@ def run(
     results: list[Result] = []
     for name in selected:
         results += run_benchmark(name, runs, log=lambda line: print(line, file=sys.stderr, flush=True))
-    (console or Console()).print(table(results))
+    # A pipe or a log file has no width of its own; rich would fold the table to 80 columns.
+    width = None if sys.stdout.isatty() else 160
+    (console or Console(width=width)).print(table(results))
     for result in results:
         if result.error:
             print(f"\n{result.benchmark}: {result.case}\n{result.error}", file=sys.stderr)

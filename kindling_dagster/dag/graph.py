@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import graphlib
+import json
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from kindling_dagster.dag import render
 from kindling_dagster.dag.cycles import CYCLE_LIMIT, cycle_error, elementary_cycles
 from kindling_dagster.dag.layers import flip, layers
 from kindling_dagster.errors import CycleError, PlanError
@@ -308,6 +310,22 @@ class PipeGraph:
         """The error that shows every cycle of a graph that has some."""
         carried = {(edge.from_pipe, edge.to_pipe): edge.entities for edge in self.edges if not edge.ordering}
         return cycle_error(self._upstream, carried)
+
+    def to_text(self) -> str:
+        """The graph as a table for people."""
+        return render.graph_text(self)
+
+    def to_mermaid(self, groups: Mapping[str, str] | None = None) -> str:
+        """The graph as a Mermaid flowchart; ``groups`` frames pipes (``render.by_generation``, ``by_layer``)."""
+        return render.mermaid(render.draw_graph(self, groups))
+
+    def to_dot(self, groups: Mapping[str, str] | None = None) -> str:
+        """The graph as a Graphviz digraph; ``groups`` as for ``to_mermaid``."""
+        return render.dot(render.draw_graph(self, groups))
+
+    def to_json(self) -> str:
+        """Nodes, edges and external inputs as indented JSON."""
+        return json.dumps(render.graph_data(self), indent=1)
 
 
 class PipeGraphBuilder:

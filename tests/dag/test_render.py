@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -30,7 +31,7 @@ def graph_of(manifest=MANIFEST) -> PipeGraph:
 
 def test_mermaid_of_a_graph():
     graph = graph_of()
-    assert render.mermaid(render.draw_graph(graph, render.by_generation(graph))) == (
+    assert graph.to_mermaid(render.by_generation(graph)) == (
         "flowchart LR\n"
         '  n0[("src")]\n'
         '  subgraph g1["generation 0"]\n'
@@ -58,14 +59,12 @@ def test_frames_by_layer():
     graph = graph_of()
     layers = render.by_layer(graph, MANIFEST)
     assert layers == {"report": "gold", "load": "bronze", "more": "bronze", "follow": "silver"}
-    assert 'subgraph g2["bronze"]\n    n2["load"]\n    n3["more"]\n  end' in render.mermaid(
-        render.draw_graph(graph, layers)
-    )
+    assert 'subgraph g2["bronze"]\n    n2["load"]\n    n3["more"]\n  end' in graph.to_mermaid(layers)
 
 
 def test_dot_of_a_graph():
     graph = graph_of(app([pipe("a", "src", "x"), pipe("b", "x", "y", stream=True)]))
-    assert render.dot(render.draw_graph(graph, {"a": "one"})) == (
+    assert graph.to_dot({"a": "one"}) == (
         "digraph pipes {\n"
         "  rankdir=LR;\n"
         '  n0 [label="src", shape=cylinder];\n'
@@ -82,7 +81,7 @@ def test_dot_of_a_graph():
 
 def test_a_graph_with_cycles_can_be_drawn():
     graph = graph_of(app([pipe("a", "y", "x"), pipe("b", "x", "y")]))
-    text = render.mermaid(render.draw_graph(graph))
+    text = graph.to_mermaid()
     assert 'n1 -->|"y"| n0' in text
     assert 'n0 -->|"x"| n1' in text
 
@@ -109,7 +108,7 @@ def test_a_plan_shows_data_order_and_checkpoints_apart():
 
 
 def test_text_of_a_graph():
-    assert render.graph_text(graph_of()) == (
+    assert graph_of().to_text() == (
         "pipe    reads (from)    writes\n"
         "report  y (follow)      z\n"
         "load    src             x\n"
@@ -119,7 +118,8 @@ def test_text_of_a_graph():
 
 
 def test_data_of_a_graph():
-    data = render.graph_data(graph_of(app([pipe("a", "src", "x"), pipe("b", "v", "y", stream=True)], [VIEW])))
+    graph = graph_of(app([pipe("a", "src", "x"), pipe("b", "v", "y", stream=True)], [VIEW]))
+    data = json.loads(graph.to_json())
     assert data == {
         "nodes": [
             {"pipe_id": "a", "reads": {"src": ["src"]}, "writes": "x", "streaming": False},
