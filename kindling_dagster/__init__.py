@@ -2,4 +2,64 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kindling_dagster.assets import build_kindling_asset_specs, kindling_assets
+    from kindling_dagster.config import KindlingRunConfig
+    from kindling_dagster.definitions import build_kindling_definitions
+    from kindling_dagster.errors import KindlingDagsterError
+    from kindling_dagster.manifest import Manifest
+    from kindling_dagster.project import KindlingProject
+    from kindling_dagster.resources import KindlingResource
+    from kindling_dagster.translator import (
+        AssetData,
+        CheckData,
+        DagsterKindlingTranslator,
+        TranslatorSettings,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AssetData",
+    "CheckData",
+    "DagsterKindlingTranslator",
+    "KindlingDagsterError",
+    "KindlingProject",
+    "KindlingResource",
+    "KindlingRunConfig",
+    "Manifest",
+    "TranslatorSettings",
+    "build_kindling_asset_specs",
+    "build_kindling_definitions",
+    "kindling_assets",
+]
+
+# Names are fetched when they are first asked for: the planning and execution core is used without
+# Dagster too, and importing it must not bring Dagster in.
+_HOMES = {
+    "AssetData": "translator",
+    "CheckData": "translator",
+    "DagsterKindlingTranslator": "translator",
+    "KindlingDagsterError": "errors",
+    "KindlingProject": "project",
+    "KindlingResource": "resources",
+    "KindlingRunConfig": "config",
+    "Manifest": "manifest",
+    "TranslatorSettings": "translator",
+    "build_kindling_asset_specs": "assets",
+    "build_kindling_definitions": "definitions",
+    "kindling_assets": "assets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,57 @@
+"""The package as a whole: its public names, and which parts are free of Dagster."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kindling_dagster
+
+PACKAGE = Path(kindling_dagster.__file__).parent
+FACES_DAGSTER = {
+    "assets",
+    "config",
+    "definitions",
+    "resources",
+    "selection",
+    "translator",
+    "cli",
+    "signals.bridge",
+}
+
+
+def modules() -> list[str]:
+    names = [
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py"
+    ]
+    return sorted(names)
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    assert kindling_dagster.__all__ == sorted(kindling_dagster.__all__)
+    for name in kindling_dagster.__all__:
+        assert getattr(kindling_dagster, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing_of_ours"):
+        kindling_dagster.nothing_of_ours  # noqa: B018
+
+
+def test_the_core_is_free_of_dagster() -> None:
+    core = [f"kindling_dagster.{name}" for name in modules() if name not in FACES_DAGSTER]
+    code = (
+        f"import importlib, sys\nfor name in {core!r}: importlib.import_module(name)\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules if m.split('.')[0].startswith('dagster')}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+@pytest.mark.parametrize("name", modules())
+def test_no_private_dagster_module_is_imported(name: str) -> None:
+    text = (PACKAGE / f"{name.replace('.', '/')}.py").read_text()
+    assert "dagster._" not in text
+    assert "dagster_shared" not in text
