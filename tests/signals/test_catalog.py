@@ -5,15 +5,20 @@ import importlib.util
 import json
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from kindling.signaling import BlinkerSignalProvider, SignalEmitter
+from kindling.streaming_health_monitor import StreamingHealthMonitor
+from kindling.streaming_listener import KindlingStreamingListener
 
 from kindling_dagster.signals import catalog, reference
 from kindling_dagster.signals.errors import SignalError
-from kindling_dagster.signals.payloads import PAYLOAD_BY_SIGNAL, decode, payload_class, wire_fields
+from kindling_dagster.signals.payloads import PAYLOAD_BY_SIGNAL, Payload, decode, payload_class, wire_fields
 from kindling_dagster.signals.scan import EmitSite, scan_package
 from kindling_dagster.signals.summaries import SUMMARIES
 
@@ -59,16 +64,57 @@ def test_payloads_have_the_fields_kindling_sends(site: EmitSite) -> None:
         assert set(required) <= sent, "a field called required that is not sent"
 
 
-def test_open_ended_sites_are_known() -> None:
-    """Sites with ``**data``: what they add was read in the source, and is checked by these values."""
-    assert {site.signal for site in KINDLING_SITES if site.open_ended} == {
-        "streaming.query_healthy",
-        "streaming.query_unhealthy",
-        "streaming.query_exception",
-        "streaming.query_stalled",
-        "streaming.spark_query_progress",
-        "streaming.spark_query_terminated",
-    }
+def test_what_kindlings_open_ended_sites_send() -> None:
+    """Sites with ``**data`` are run: what they add is no text in the source."""
+    open_ended = {site.signal for site in KINDLING_SITES if site.open_ended}
+    received: dict[str, list[Payload]] = {}
+    provider = BlinkerSignalProvider()
+
+    def receive(signal: str, sender: Any, /, **kwargs: Any) -> None:
+        received.setdefault(signal, []).append(decode(signal, kwargs))
+
+    for name in open_ended:
+        provider.create_signal(name).connect(partial(receive, name), weak=False)
+    _drive_kindlings_listener_and_monitor(provider)
+    assert set(received) == open_ended
+    for payloads in received.values():
+        assert all((each.missing, each.extra) == ((), {}) for each in payloads), payloads
+
+
+def _drive_kindlings_listener_and_monitor(provider: BlinkerSignalProvider) -> None:
+    logs = Mock()
+    listener = KindlingStreamingListener(provider, logs, Mock())
+    monitor = StreamingHealthMonitor(provider, logs, stall_threshold=0.2, stall_check_interval=0.01)
+    monitor.start()
+    listener.start()
+    stalled = threading.Event()
+    provider.create_signal("streaming.query_stalled").connect(
+        lambda sender, **kwargs: stalled.set(), weak=False
+    )
+
+    def progress(query: str, rate_in: float, rate_out: float) -> Mock:
+        event = Mock()
+        event.progress = Mock(
+            id=query,
+            runId="run",
+            batchId=1,
+            numInputRows=10,
+            inputRowsPerSecond=rate_in,
+            processedRowsPerSecond=rate_out,
+            batchDuration=5,
+        )
+        event.progress.name = query
+        return event
+
+    for query, rates in {"good": (1.0, 2.0), "behind": (100.0, 1.0)}.items():
+        started = Mock(id=query, runId="run")
+        started.name = query
+        listener.onQueryStarted(started)
+        listener.onQueryProgress(progress(query, *rates))
+    listener.onQueryTerminated(Mock(id="behind", runId="run", exception="boom"))
+    assert stalled.wait(30)
+    listener.stop(30)
+    monitor.stop(30)
 
 
 def test_every_signal_of_ours_is_declared_and_known() -> None:

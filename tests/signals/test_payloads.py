@@ -188,6 +188,7 @@ def test_error_text(signal: str, kwargs: dict[str, Any], expected: str) -> None:
         (12.5, 12.5, {}),
         ("1970-01-01T00:01:00", 60.0, {}),
         ("1970-01-01T00:01:00+00:00", 60.0, {}),
+        ("1970-01-01T00:01:00Z", 60.0, {}),
         (datetime(1970, 1, 1, 0, 1, tzinfo=timezone.utc), 60.0, {}),
         ("soon", None, {"timestamp": "soon"}),
         (float("nan"), None, {"timestamp": "nan"}),

@@ -113,7 +113,7 @@ def _unix_seconds(value: Any) -> float | None:
     """A time as Unix seconds; None for what is no time. Text without a zone is UTC, as Kindling writes it."""
     try:
         if isinstance(value, str):
-            value = datetime.fromisoformat(value)
+            value = datetime.fromisoformat(value.removesuffix("Z"))  # Python 3.10 does not know the Z
         if isinstance(value, datetime):
             zoned = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
             return zoned.timestamp()
