@@ -45,6 +45,7 @@ _ENVIRONMENT_READS = re.compile(
 _FORMAT_READS = re.compile(r"""\benv\[(\w+)\]""")
 _SECRETS = re.compile(r"@secret[: ]\s*([\w./:-]+)")
 _RECORDING = (
+    "app_errors",
     "apps",
     "code_version",
     "declarations",

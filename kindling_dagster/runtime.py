@@ -17,11 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kindling_dagster.app_errors import translate
 from kindling_dagster.apps import AppLayout
 from kindling_dagster.errors import ProjectError, ProjectMixError, RunError
 from kindling_dagster.jvm import set_local_working_dir
 from kindling_dagster.manifest import SecretRef
-from kindling_dagster.secrets import environment_names
+from kindling_dagster.secrets import SecretBook, environment_names
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -233,12 +234,17 @@ class KindlingRuntime:
             )
             self._resolve_late_secrets()
         except BaseException as error:
-            self._undo.close()
+            # Before the environment is put back: a secret may stand in the app's .env.
             missing = (
                 missing_secret_error(self.project.manifest.secrets) if _is_about_secrets(error) else None
             )
+            self._undo.close()
             if missing is not None:
                 raise missing from error
+            if isinstance(error, Exception | SystemExit):
+                ours = translate(error, layout, SecretBook())
+                if ours is not error:
+                    raise ours from error
             raise
 
     def _take_main_session(self, spark: SparkSession) -> None:

@@ -23,10 +23,10 @@ from app_forms import (
     small_app,
 )
 
+from kindling_dagster.app_errors import app_place
 from kindling_dagster.errors import DeclarationError, KindlingDagsterError, ProjectError
 from kindling_dagster.manifest import Location, Manifest
 from kindling_dagster.project import KindlingProject
-from kindling_dagster.recorder import app_place
 from kindling_dagster.runtime import KindlingRuntime
 
 __all__ = ["manifest_cache", "quick"]
