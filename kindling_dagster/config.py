@@ -40,6 +40,12 @@ class KindlingRunConfig(Config):
     auto_cache: bool | None = Field(
         default=None, description="Cache entities that several pipes of the run read."
     )
+    cache_level: str | None = Field(
+        default=None, description="Spark's storage level for cached entities (MEMORY_AND_DISK)."
+    )
+    cache_max_bytes: int | None = Field(
+        default=None, description="Larger entities are not cached; 0 for no limit."
+    )
     entity_tags: dict[str, dict[str, str]] = Field(
         default={}, description="Tag overrides for this run by entity id, for example a read window."
     )

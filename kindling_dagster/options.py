@@ -23,6 +23,8 @@ from kindling_dagster.errors import SelectionError
 from kindling_dagster.manifest import Manifest, PipeSpec
 
 _SETTINGS = "kindling.execution."
+CACHE_LEVELS = ("MEMORY_AND_DISK", "MEMORY_ONLY", "DISK_ONLY", "MEMORY_AND_DISK_DESER", "OFF_HEAP")
+"""Spark's storage levels that fit a shared frame, as ``pyspark.StorageLevel`` names them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class OptionLayer:
         retries: How often a failed pipe is tried again.
         backoff: Seconds before the first retry; doubles with each further one.
         auto_cache: Cache entities that several pipes of the run read.
+        cache_level: Spark's storage level for that, by name.
+        cache_max_bytes: Larger entities are not cached; 0 for no limit.
     """
 
     mode: str | None = None
@@ -52,6 +56,8 @@ class OptionLayer:
     retries: int | None = None
     backoff: float | None = None
     auto_cache: bool | None = None
+    cache_level: str | None = None
+    cache_max_bytes: int | None = None
 
     def over(self, weaker: OptionLayer) -> OptionLayer:
         """This layer where it says something, ``weaker`` elsewhere."""
@@ -86,6 +92,8 @@ class OptionLayer:
             retries=number("retry.attempts", int),
             backoff=number("retry.interval_seconds", float),
             auto_cache=flag("auto_cache"),
+            cache_level=settings.get(_SETTINGS + "cache_level"),
+            cache_max_bytes=number("cache_max_bytes", int),
         )
 
 
@@ -132,6 +140,8 @@ def resolve_options(
         error_strategy=layer.error_strategy or ErrorStrategy.SKIP_DEPENDENTS.value,
         watermarks=watermarks or layer.mode == "incremental",
         auto_cache=bool(layer.auto_cache),
+        cache_level=_cache_level(layer.cache_level),
+        cache_max_bytes=layer.cache_max_bytes or None,
         entity_tags=dict(entity_tags or {}),
         pipes={pipe.id: _pipe_options(pipe, layer, manifest) for pipe in selected},
     )
@@ -160,6 +170,14 @@ def _pipe_options(pipe: PipeSpec, layer: OptionLayer, manifest: Manifest) -> Pip
             "backoff", "interval_seconds", float, layer.backoff if layer.backoff is not None else 1.0
         ),
     )
+
+
+def _cache_level(level: str | None) -> str:
+    if level is None:
+        return RunOptions.cache_level
+    if level.upper() not in CACHE_LEVELS:
+        raise SelectionError(f"There is no cache_level {level!r}.", f"Use one of {', '.join(CACHE_LEVELS)}.")
+    return level.upper()
 
 
 def _number(value: object, kind: type, name: str) -> Any:

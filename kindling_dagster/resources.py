@@ -76,6 +76,12 @@ class KindlingResource(ConfigurableResource[Any]):
     auto_cache: bool | None = Field(
         default=None, description="Cache entities that several pipes of a run read."
     )
+    cache_level: str | None = Field(
+        default=None, description="Spark's storage level for cached entities (MEMORY_AND_DISK)."
+    )
+    cache_max_bytes: int | None = Field(
+        default=None, description="Larger entities are not cached; 0 for no limit."
+    )
 
     _engines: dict[str, Engine] = PrivateAttr(default_factory=dict)
 

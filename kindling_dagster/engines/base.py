@@ -37,6 +37,8 @@ class RunOptions:
         error_strategy: ``fail_fast``, ``continue`` or ``skip_dependents``.
         watermarks: Turn Kindling's watermarks on where its platform leaves them off.
         auto_cache: Cache entities that several pipes of the run read.
+        cache_level: Spark's storage level for that, by name.
+        cache_max_bytes: Larger entities are not cached; None for no limit.
         entity_tags: Per-run tag overrides by entity id, Kindling's channel for windows.
         pipes: Options by pipe id; a pipe that is not named gets ``PipeOptions()``.
     """
@@ -47,6 +49,8 @@ class RunOptions:
     error_strategy: str = "skip_dependents"
     watermarks: bool = False
     auto_cache: bool = False
+    cache_level: str = "MEMORY_AND_DISK"
+    cache_max_bytes: int | None = None
     entity_tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     pipes: Mapping[str, PipeOptions] = field(default_factory=dict)
 

@@ -51,6 +51,17 @@ class CommitReader:
             return NO_TABLE if version is None else version
         return self._spark_version(uri)
 
+    def size(self, entity_id: str) -> int | None:
+        """Bytes of a Delta entity's table on a local path, from its log; None where not known."""
+        try:
+            entity = self._delta_entity(entity_id)
+            uri = None if entity is None else self._uri(entity)
+            state = read_state(uri) if uri is not None and local_path(uri) is not None else None
+        except Exception:
+            # Only an estimate for advice on caching: the read itself will say what is wrong.
+            return None
+        return state.bytes if state else None
+
     def metadata(self, entity_id: str, before: int | None) -> dict[str, Any]:
         """JSON about the commits after version ``before``, and the table's totals.
 

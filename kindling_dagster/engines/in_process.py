@@ -11,7 +11,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kindling_dagster.dag.executor import GenerationExecutor
+from kindling_dagster.dag.orchestrator import ExecutionOrchestrator
 from kindling_dagster.engines.base import LogLine, RunEvent, RunRequest
 from kindling_dagster.engines.pipe_run import PipeRunner, plan_request
 from kindling_dagster.engines.thread import SparkThread
@@ -140,22 +140,22 @@ class _Execution:
         self._plan = plan_request(self._manifest, request.pipe_ids)
         self._emit = emit
         self._lock = threading.Lock()
-        self._executor: GenerationExecutor | None = None
+        self._orchestrator: ExecutionOrchestrator | None = None
         self._cancelled = ""
 
     def cancel(self, reason: str) -> None:
         """End the execution; returns at once."""
         with self._lock:
             self._cancelled = reason
-            if self._executor is not None:
-                self._executor.cancel(reason)
+            if self._orchestrator is not None:
+                self._orchestrator.cancel(reason)
 
     def run(self, spark: SparkSession, runtime: KindlingRuntime) -> None:
         """Run the request to its end, on the calling thread."""
         with PipeRunner(self._request, self._manifest, spark, runtime, self._emit) as runner:
-            executor = runner.executor()
+            orchestrator = runner.orchestrator()
             with self._lock:
-                self._executor = executor
+                self._orchestrator = orchestrator
                 if self._cancelled:
-                    executor.cancel(self._cancelled)
-            runner.execute(executor, self._plan)
+                    orchestrator.cancel(self._cancelled)
+            orchestrator.execute_plan(self._plan)

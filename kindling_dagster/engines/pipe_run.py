@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kindling_dagster.dag.cache import EntityCache
 from kindling_dagster.dag.cancellation import SparkCanceller, WriteGate
-from kindling_dagster.dag.executor import GenerationExecutor
+from kindling_dagster.dag.orchestrator import ExecutionOrchestrator
 from kindling_dagster.dag.plan import ExecutionPlan, ExecutionPlanGenerator
-from kindling_dagster.dag.results import ExecutionResult, PipeOutcome
+from kindling_dagster.dag.results import PipeOutcome
 from kindling_dagster.engines.base import PipeOptions, RunEvent, RunRequest
 from kindling_dagster.engines.commits import CommitReader
 from kindling_dagster.engines.listening import SignalListener
@@ -25,7 +26,7 @@ NO_NEW_DATA = "no new data"
 
 
 class PipeRunner:
-    """What one execution needs of Kindling: enter it, get its executor, let it execute.
+    """What one execution needs of Kindling: enter it, get its orchestrator, let that execute a plan.
 
     Args:
         request: What to run.
@@ -51,6 +52,15 @@ class PipeRunner:
         self._gate = WriteGate()
         self._canceller = SparkCanceller(spark, request.run_id, self._gate)
         self._listener = SignalListener(emit)
+        self._cache = EntityCache(
+            manifest,
+            runtime.signals,
+            auto_cache=request.options.auto_cache,
+            level=request.options.cache_level,
+            max_bytes=request.options.cache_max_bytes,
+            size_of=self._commits.size,
+            run_id=request.run_id,
+        )
         self._exit = ExitStack()
 
     def __enter__(self) -> PipeRunner:
@@ -69,18 +79,19 @@ class PipeRunner:
     def __exit__(self, *exc_info: object) -> None:
         self._exit.close()
 
-    def executor(self) -> GenerationExecutor:
-        """The executor that this request's options ask for."""
-        return GenerationExecutor.from_options(
-            self._request.options,
-            durations=self._request.durations,
+    def orchestrator(self) -> ExecutionOrchestrator:
+        """What plans and runs this request's pipes."""
+        return ExecutionOrchestrator(
+            self._manifest,
+            self.run_pipe,
+            signals=self._runtime.signals,
+            options=self._request.options,
             canceller=self._canceller,
             on_event=self._emit,
+            durations=self._request.durations,
+            cache=self._cache,
+            run_id=self._request.run_id,
         )
-
-    def execute(self, executor: GenerationExecutor, plan: ExecutionPlan) -> ExecutionResult:
-        """Run the plan to its end, on the calling thread."""
-        return executor.execute_plan(plan, self.run_pipe)
 
     def run_pipe(self, pipe_id: str) -> PipeOutcome:
         """Run one pipe, on its own thread; raises what the pipe raises."""
