@@ -39,6 +39,25 @@ and, where the emitter links signals, `operation_id`. Fields marked *optional* a
 something to say. Live objects (`df`, `entity`, `pipe`) reach a subscriber as they are; a decoded payload holds
 their description. Secrets are masked in decoded payloads and in their JSON form.
 
+## How signals are emitted
+
+Classes of kindling-dagster emit through `AsyncSignalEmitter`. A subscriber that raises breaks neither the emitter
+nor the other subscribers; it is logged, counted, and reported as `signals.subscriber_failed`. (Kindling's own
+emitters let the exception through.) Settings of the app, all optional:
+
+| Setting | Values | |
+|---|---|---|
+| `kindling.signals.async` | `true`, `false`, patterns | which signals are delivered by other threads, in order per signal; \
+`["streaming.*", "!streaming.query_failed"]`: the first that fits counts |
+| `kindling.signals.backpressure` | `block`, `drop_oldest` | when `capacity` signals of one name wait: wait for \
+space, or drop the oldest and count it |
+| `kindling.signals.capacity` | 1000 | waiting signals per name |
+| `kindling.signals.max_workers` | 4 | threads that call subscribers |
+| `kindling.signals.stall_after` | 30 | seconds without progress after which `block` waits no longer: the \
+subscriber hangs |
+| `kindling.signals.naming` | `off`, `warn`, `strict` | see below |
+| `kindling.signals.allowed_names` | patterns | names that may break the rule |
+
 ## Names
 
 `namespace.before_x` and `namespace.after_x` around something that takes time, `namespace.x_failed` when it did
