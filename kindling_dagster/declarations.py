@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -32,6 +31,7 @@ from kindling_dagster.registries import (
     view_parts,
 )
 from kindling_dagster.secrets import SecretBook, find_secret
+from kindling_dagster.sql_tables import entities_read
 
 LAYERS = ("landing", "raw", "bronze", "silver", "gold", "ref", "reference", "staging", "intermediate", "mart")
 """First segments of an id that name a layer."""
@@ -239,7 +239,9 @@ class ManifestBuilder:
                 if name:
                     names[name.lower()] = spec.id
         return tuple(
-            replace(entity, sql_inputs=_sql_inputs(entity.sql, names, entity.id)) if entity.sql else entity
+            replace(entity, sql_inputs=_without(entity.id, entities_read(entity.sql, names)))
+            if entity.sql
+            else entity
             for entity in entities
         )
 
@@ -407,19 +409,8 @@ def _columns(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(str(item) for item in value)
 
 
-_TABLE = re.compile(r"\b(?:from|join)\s+((?:`[^`]+`|[\w$-]+)(?:\s*\.\s*(?:`[^`]+`|[\w$-]+))*)", re.IGNORECASE)
-
-
-def _sql_inputs(sql: str, names: Mapping[str, str], own_id: str) -> tuple[str, ...]:
-    """Entities a query reads, by the names its FROM and JOIN clauses give."""
-    text = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL)
-    found: dict[str, None] = {}
-    for match in _TABLE.finditer(text):
-        name = re.sub(r"\s*\.\s*", ".", match.group(1)).replace("`", "").lower()
-        entity_id = names.get(name) or names.get(name.removeprefix("delta."))
-        if entity_id and entity_id != own_id:
-            found[entity_id] = None
-    return tuple(found)
+def _without(own_id: str, entity_ids: Iterable[str]) -> tuple[str, ...]:
+    return tuple(entity_id for entity_id in entity_ids if entity_id != own_id)
 
 
 def _flatten(key: str, value: Any, into: dict[str, Any]) -> None:

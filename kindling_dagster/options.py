@@ -148,7 +148,8 @@ def resolve_options(
 
 
 def _pipe_options(pipe: PipeSpec, layer: OptionLayer, manifest: Manifest) -> PipeOptions:
-    retry = f"{_SETTINGS}pipes.{pipe.id}.retry."
+    # Kindling's settings have lower-case names.
+    retry = f"{_SETTINGS}pipes.{pipe.id.lower()}.retry."
     where = f"pipe {pipe.id}"
 
     def first(tag: str, setting: str, kind: type, fallback: Any) -> Any:

@@ -19,7 +19,6 @@ from pydantic import Field, PrivateAttr
 from kindling_dagster.assets import PROJECT_TAG
 from kindling_dagster.config import KindlingRunConfig, option_layer
 from kindling_dagster.engines.base import Engine, RunRequest
-from kindling_dagster.engines.in_process import InProcessEngine
 from kindling_dagster.errors import RunError
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.options import OptionLayer, resolve_options
@@ -112,6 +111,9 @@ class KindlingResource(ConfigurableResource[Any]):
         """The engine that serves a project in this process; made on first use, closed with the resource."""
         key = project.to_json()
         if key not in self._engines:
+            # Here, because it imports Kindling and PySpark, which definitions and sensors do without.
+            from kindling_dagster.engines.in_process import InProcessEngine
+
             conf = session_conf(self.spark.spark_config)
 
             def create_session() -> Any:
