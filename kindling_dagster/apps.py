@@ -187,8 +187,10 @@ def _base_paths(root: Path, app_py: Path | None) -> list[Path]:
         outer = app_py.parent.parent
         paths.append(outer if outer.name == "src" else app_py.parent)
         paths.append(app_py.parent / "src")
-    elif not _is_app_dir(root):
-        paths.append(_top_package(root).parent if (root / "__init__.py").is_file() else root)
+    elif (root / "__init__.py").is_file():
+        paths.append(_top_package(root).parent)
+    elif not _is_app_dir(root) and not (root / "src").is_dir():
+        paths.append(root)
     paths.append(root / "src")
     return [path for path in dict.fromkeys(paths) if path.is_dir()]
 
