@@ -48,7 +48,7 @@ class Terminator(threading.Thread):
         pipe_id = self._pipe_thread.pipe_id
         while self._pipe_thread.is_alive():
             self._try(self._canceller.cancel, pipe_id)
-            self._pipe_thread.join(INTERVAL)
+            self._pipe_thread.join(max(0.0, min(INTERVAL, interrupt_at - time.monotonic())))
             if time.monotonic() >= interrupt_at and self._pipe_thread.is_alive():
                 self._try(self._canceller.interrupt, pipe_id)
                 self._pipe_thread.interrupt()

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -151,7 +152,7 @@ def test_each_way_to_end_badly_under_each_strategy(kind, strategy, barrier):
         pipe_options={"bad": PipeOptions(timeout=0.1)} if kind in ("slow", "spinning", "stuck") else {},
         canceller=spark,
         on_event=watch,
-        grace=0.2,
+        grace=0.1 if kind == "stuck" else 1.0,
     )
     if kind == "cancelled":
 
@@ -209,15 +210,15 @@ def test_a_slow_arm_holds_up_only_a_barrier(barrier):
 
 
 def test_one_after_the_other_unless_parallel():
-    running, most = [], []
+    watch, overlaps = Watch(), []
 
     def run(pipe_id):
-        running.append(pipe_id)
-        most.append(len(running))
-        running.remove(pipe_id)
+        if pipe_id == "c":
+            overlaps.append(watch.moment("started", "a").wait(0.2))
 
-    result = GenerationExecutor(4).execute_generation(["c", "a", "b"], run, index=3)
-    assert max(most) == 1
+    result = GenerationExecutor(4, on_event=watch).execute_generation(["c", "a", "b"], run, index=3)
+    assert overlaps == [False]
+    assert [event.pipe_id for event in watch.events if isinstance(event, PipeStarted)] == ["c", "a", "b"]
     assert list(result.results) == ["c", "a", "b"]
     assert (result.generation, {each.generation for each in result.results.values()}) == (3, {3})
     assert result.counts == {"succeeded": 3}
@@ -373,7 +374,7 @@ class TestLimits:
         assert spark.interrupts["a"] == 0
 
     def test_the_error_shows_where_the_pipe_was_at_its_limit(self):
-        result = GenerationExecutor(pipe_timeout=0.05, grace=0.05).execute_generation(
+        result = GenerationExecutor(pipe_timeout=0.05, grace=1.0).execute_generation(
             ["a"], lambda _: spin_for_ever()
         )
         error = result.results["a"].error
@@ -424,7 +425,7 @@ class TestLimits:
             pipe_options={"stuck": PipeOptions(timeout=0.05)},
             canceller=spark,
             on_event=watch,
-            grace=0.1,
+            grace=0.3,
         )
         result = executor.execute_generation(["stuck", "other"], run)
         error = result.results["stuck"].error
@@ -445,7 +446,7 @@ class TestLimits:
 
     def test_a_broken_canceller_is_told_once_and_the_pipe_still_ends(self):
         spark, watch = FakeCanceller(broken=True), Watch()
-        executor = GenerationExecutor(pipe_timeout=0.05, canceller=spark, on_event=watch, grace=0.3)
+        executor = GenerationExecutor(pipe_timeout=0.05, canceller=spark, on_event=watch, grace=1.0)
         result = executor.execute_generation(["a"], lambda _: spin_for_ever())
         assert result.results["a"].status is TIMED_OUT
         assert spark.calls["a"] >= 2
@@ -480,24 +481,62 @@ class TestCancel:
         second = executor.execute_generation(["b"], lambda _: pytest.fail("ran"))
         assert (statuses(first), statuses(second)) == ({"a": OK}, {"b": NOT_STARTED})
 
-    def test_a_failure_that_came_first_stays_a_failure(self):
-        """Both fail on their own; fail-fast must not turn the second's error into a cancellation."""
-        together = threading.Barrier(2, timeout=PATIENCE)
+    def test_what_fails_by_itself_while_others_are_stopped_stays_a_failure(self):
+        """``second`` raises after ``first`` has ended and before the loop gets to cancelling it."""
         watch = Watch()
 
         def run(pipe_id):
-            together.wait()
+            if pipe_id == "second":
+                watch.wait("finished", "first")
             raise ValueError(pipe_id)
 
         def hold_the_loop(event):
-            if isinstance(event, PipeFinished):
+            if isinstance(event, PipeFinished) and event.result.pipe_id == "first":
                 for thread in threading.enumerate():
-                    if thread.name.startswith("pipe "):
+                    if thread.name == "pipe second":
                         thread.join(PATIENCE)
 
         watch.then = hold_the_loop
-        executor = GenerationExecutor(2, True, error_strategy="fail_fast", on_event=watch)
-        assert statuses(executor.execute_generation(["a", "b"], run)) == {"a": FAILED, "b": FAILED}
+        executor = GenerationExecutor(
+            2,
+            True,
+            error_strategy="fail_fast",
+            pipe_options={"second": PipeOptions(attempts=2, backoff=0.0)},
+            on_event=watch,
+        )
+        result = executor.execute_generation(["first", "second"], run)
+        assert statuses(result) == {"first": FAILED, "second": FAILED}
+        assert result.results["second"].attempts == 1
+        assert "first did not succeed" in result.results["second"].reason
+
+
+class TestPlan:
+    """Two writers of one entity, a reader, and one that has to do with neither."""
+
+    PLAN = SimpleNamespace(
+        generations=[["first", "apart"], ["second"], ["reader"]],
+        predecessors={"second": ("first",), "reader": ("first", "second")},
+        ordering={"second": ("first",)},
+    )
+
+    def test_generations_are_the_plans(self):
+        result = GenerationExecutor().execute_plan(self.PLAN, lambda _: None)
+        assert [list(part.results) for part in result.generations] == self.PLAN.generations
+
+    def test_a_writer_runs_though_the_one_before_it_failed(self):
+        def run(pipe_id):
+            if pipe_id == "first":
+                raise ValueError("no good")
+
+        result = GenerationExecutor().execute_plan(self.PLAN, run)
+        assert statuses(result) == {"first": FAILED, "apart": OK, "second": OK, "reader": UPSTREAM}
+
+    def test_a_writer_does_not_run_beside_one_that_is_stuck(self):
+        release = threading.Event()
+        executor = GenerationExecutor(pipe_options={"first": PipeOptions(timeout=0.05)}, grace=0.05)
+        result = executor.execute_plan(self.PLAN, lambda p: release.wait(PATIENCE) if p == "first" else None)
+        release.set()
+        assert statuses(result) == {"first": STUCK, "apart": OK, "second": UPSTREAM, "reader": UPSTREAM}
 
 
 class TestListener:

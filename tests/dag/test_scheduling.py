@@ -137,6 +137,16 @@ class TestWritersOfOneEntity:
         frontier.ended("w1", ok=True)
         assert frontier.take(2) == ["w3"]
 
+    def test_writers_blocked_together_pass_the_turn_on_once(self):
+        predecessors = {"source": (), "w0": (), "w1": ("source",), "w2": ("source", "w1"), "w3": ("w2", "w0")}
+        ordering = {"w2": ("w1",), "w3": ("w2", "w0")}
+        frontier = Frontier(Workload.of(predecessors, ordering=ordering), SKIP)
+        frontier.take(2)
+        frontier.ended("source", ok=False)
+        assert frontier.take(2) == []  # w0 is still running
+        frontier.ended("w0", ok=True)
+        assert frontier.take(2) == ["w3"]
+
     def test_a_blocked_writer_whose_turn_it_was_passes_it_on_at_once(self):
         frontier = self.frontier()
         frontier.take(2)
