@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import functions as F  # noqa: N812
 
 LATE_FROM_MIN = 15
 """A flight counts as late from this many minutes after its scheduled arrival: the authorities' rule."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import functions as F  # noqa: N812
 
 _FLIGHT_NUMBERS = (
     "hour", "minute", "sched_dep_time", "dep_time", "dep_delay", "sched_arr_time", "arr_time",

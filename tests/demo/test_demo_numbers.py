@@ -1,0 +1,144 @@
+"""The demo app's gold tables equal pandas on the same files, and running it again changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from deltalake import DeltaTable
+from kindling_dagster_demo import feed
+
+sys.path.insert(0, str(Path(__file__).parent))
+import expected
+
+pytestmark = pytest.mark.spark
+
+DEMO = Path(__file__).parents[2] / "demo"
+# KINDLING_DEMO_DAYS=365 checks the whole year.
+DAYS = int(os.environ.get("KINDLING_DEMO_DAYS", feed.FIRST_DAYS))
+ROWS_OF_THE_YEAR = {"flights": 336_776, "weather": 26_115}
+TABLES = {
+    "gold.delay_by_carrier_month": ["carrier", "month"],
+    "gold.worst_routes": ["rank"],
+    "gold.weather_delay": ["visibility", "precipitation"],
+    "gold.carrier_punctuality": ["rank"],
+    "gold.plane_age_delay": ["age_from"],
+    "gold.daily_operations": ["flight_date", "origin"],
+    "gold.carrier_scorecard": ["rank"],
+}
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    app: Path
+    pipes: list[str]
+    first: dict[str, int]
+    second: dict[str, int]
+
+    def table(self, entity_id: str, version: int | None = None) -> pd.DataFrame:
+        path = self.app / "data" / "lake" / Path(*entity_id.split("."))
+        return DeltaTable(path, version=version).to_pandas()
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    app = tmp_path_factory.mktemp("demo") / "app"
+    shutil.copytree(DEMO, app, ignore=shutil.ignore_patterns("data", "launcher", "__pycache__"))
+    feed.ensure_landed(app, DAYS)
+    # A process of its own: relative paths count from the JVM's working directory.
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("run_app.py"))],
+        cwd=app,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    report = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{DAYS} days: {report['seconds']} s")
+    return DemoRun(app, report["pipes"], report["first"], report["second"])
+
+
+@pytest.fixture(scope="module")
+def wanted(demo_run: DemoRun) -> dict[str, pd.DataFrame]:
+    return expected.gold(demo_run.app / "data" / "landing")
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("entity_id", TABLES)
+def test_gold_equals_pandas(demo_run: DemoRun, wanted: dict[str, pd.DataFrame], entity_id: str) -> None:
+    got, want = demo_run.table(entity_id), wanted[entity_id]
+    keys = TABLES[entity_id]
+    assert set(got.columns) == set(want.columns)
+    assert len(got) == len(want) > 0
+    got = got.sort_values(keys, ignore_index=True)
+    want = want.sort_values(keys, ignore_index=True)
+    for column in want.columns:
+        if pd.api.types.is_float_dtype(got[column]):
+            pd.testing.assert_series_equal(
+                got[column], want[column].astype(float), rtol=1e-9, atol=1e-9, check_names=False
+            )
+        else:
+            assert _plain(got[column]) == _plain(want[column]), column
+
+
+def _plain(values: pd.Series) -> list[object]:
+    return [None if pd.isna(value) else value for value in values]
+
+
+def test_every_gold_table_is_compared(wanted: dict[str, pd.DataFrame], demo_run: DemoRun) -> None:
+    stored = {entity_id for entity_id in demo_run.first if entity_id.startswith("gold.")}
+    assert stored == set(TABLES) == set(wanted)
+    assert {p for p in demo_run.pipes if p.startswith("gold.")} == stored | {"gold.route_stats"}
+
+
+def test_every_landed_row_arrives_once(demo_run: DemoRun) -> None:
+    landing = demo_run.app / "data" / "landing"
+    for name, entity_ids in {
+        "flights": ("bronze.flights", "silver.flights", "silver.flights_enriched", "silver.flights_weather"),
+        "weather": ("bronze.weather", "silver.weather_hourly"),
+    }.items():
+        landed = len(expected.read_daily(landing, name))
+        if DAYS >= 365:
+            assert landed == ROWS_OF_THE_YEAR[name]
+        assert {entity_id: len(demo_run.table(entity_id)) for entity_id in entity_ids} == dict.fromkeys(
+            entity_ids, landed
+        )
+
+
+def test_reference_tables_are_whole(demo_run: DemoRun) -> None:
+    planes = demo_run.table("ref.planes")
+    assert len(planes) == planes["tailnum"].nunique() == 3322
+    assert planes["__is_current"].all()
+    airports = demo_run.table("ref.airports").set_index("airport")["airport_name"]
+    assert len(airports) == 1458
+    assert airports["MVY"] == "Martha's Vineyard"
+    assert len(demo_run.table("ref.airlines")) == 16
+
+
+def test_departures_are_instants(demo_run: DemoRun) -> None:
+    flight = demo_run.table("silver.flights").query("carrier == 'UA' and flight == 1545")
+    first = flight.sort_values("time_hour").iloc[0]
+    assert first["scheduled_departure"] == pd.Timestamp("2013-01-01T10:15Z")
+    assert first["departure"] == pd.Timestamp("2013-01-01T10:17Z")
+
+
+def test_running_again_changes_no_row(demo_run: DemoRun) -> None:
+    assert demo_run.first.keys() == demo_run.second.keys()
+    for entity_id, version in demo_run.first.items():
+        before, after = demo_run.table(entity_id, version), demo_run.table(entity_id)
+        columns = list(before.columns)
+        pd.testing.assert_frame_equal(
+            before.sort_values(columns, ignore_index=True),
+            after[columns].sort_values(columns, ignore_index=True),
+            rtol=1e-9,
+            atol=1e-9,
+        )
