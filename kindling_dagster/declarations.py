@@ -103,7 +103,7 @@ class ManifestBuilder:
             app=AppRef(
                 name=self.layout.name,
                 environment=self.environment,
-                form=self.layout.form,
+                form="dynamic" if self.recorded_by == "initialized" else self.layout.form,
                 recorded_by=self.recorded_by,
                 kindling_version=version("spark-kindling"),
                 packages=self.layout.packages,

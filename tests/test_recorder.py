@@ -404,7 +404,7 @@ FORMS = {
     "kitchen in catalog mode": (lambda _: APPS / "kitchen", "scaffold", "recorder"),
     "entry point": (lambda _: APPS / "counter", "entry_point", "recorder"),
     "packages": (lambda _: APPS / "kitchen" / "src" / "kitchen", "packages", "recorder"),
-    "dynamic": (dynamic, "scaffold", "initialized"),
+    "dynamic": (dynamic, "dynamic", "initialized"),
 }
 
 
