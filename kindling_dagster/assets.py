@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from kindling_dagster.selection import Selection, select_entities
 from kindling_dagster.translator import AssetData, DagsterKindlingTranslator
 
 PROJECT_TAG = "kindling-dagster/project"
+KEYS_TAG = "kindling-dagster/asset_keys"
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ def kindling_assets(
             name=name or function.__name__,
             specs=specs,
             can_subset=True,
-            op_tags={**(op_tags or {}), PROJECT_TAG: project.to_json()},
+            op_tags={**(op_tags or {}), PROJECT_TAG: project.to_json(), **_keys_tag(assets)},
             required_resource_keys=set(required_resource_keys or ()),
             pool=pool,
             retry_policy=retry_policy,
@@ -227,3 +229,17 @@ def kindling_assets(
         )(function)
 
     return decorate
+
+
+def _keys_tag(assets: KindlingAssetGraph) -> dict[str, str]:
+    """The keys that are not the entity's id split on dots: a run reports on all of the app's entities by them."""
+    keys = {
+        entity.id: assets.key_of(entity.id) for entity in assets.manifest.entities if not entity.companion_of
+    }
+    other = {id_: list(key.path) for id_, key in keys.items() if list(key.path) != id_.split(".")}
+    return {KEYS_TAG: json.dumps(other)} if other else {}
+
+
+def asset_keys_of(tags: Mapping[str, str]) -> dict[str, AssetKey]:
+    """Keys by entity id, as the tags of a step that ``kindling_assets`` made state them."""
+    return {id_: AssetKey(path) for id_, path in json.loads(tags.get(KEYS_TAG, "{}")).items()}

@@ -16,7 +16,7 @@ from dagster import (
 from dagster_pyspark import LazyPySparkResource
 from pydantic import Field, PrivateAttr
 
-from kindling_dagster.assets import PROJECT_TAG
+from kindling_dagster.assets import PROJECT_TAG, asset_keys_of
 from kindling_dagster.config import KindlingRunConfig, option_layer
 from kindling_dagster.engines.base import Engine, RunRequest
 from kindling_dagster.errors import RunError
@@ -24,6 +24,8 @@ from kindling_dagster.manifest import Manifest
 from kindling_dagster.options import OptionLayer, resolve_options
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.signals.bridge import StepAsset, StepReporter
+from kindling_dagster.signals.bridge_outputs import BridgeContext
+from kindling_dagster.signals.bridge_table import SignalBridge
 from kindling_dagster.spark import session_conf, start_session
 from kindling_dagster.translator import ENTITY_METADATA, PIPES_METADATA
 
@@ -94,6 +96,7 @@ class KindlingResource(ConfigurableResource[Any]):
         *,
         project: KindlingProject | None = None,
         config: KindlingRunConfig | None = None,
+        bridge: SignalBridge | None = None,
     ) -> KindlingRun:
         """Get ready to run the pipes behind the step's selected assets.
 
@@ -101,11 +104,12 @@ class KindlingResource(ConfigurableResource[Any]):
             context: The step's context, of a function under ``@kindling_assets``.
             project: The app; the one of the decorator when left out.
             config: The run's options, when the function takes a config of its own.
+            bridge: What becomes of Kindling's signals in Dagster, where the defaults do not fit.
 
         Raises:
             RunError: The step is not one of ``@kindling_assets``.
         """
-        return KindlingRun(self, context, project or _project_of(context), config)
+        return KindlingRun(self, context, project or _project_of(context), config, bridge)
 
     def engine(self, project: KindlingProject) -> Engine:
         """The engine that serves a project in this process; made on first use, closed with the resource."""
@@ -144,6 +148,7 @@ class KindlingRun:
         context: The step's context.
         project: The app.
         config: The run's options; read from the context when None.
+        bridge: What becomes of signals; the package's rules when None.
     """
 
     def __init__(
@@ -152,7 +157,9 @@ class KindlingRun:
         context: AssetExecutionContext,
         project: KindlingProject,
         config: KindlingRunConfig | None = None,
+        bridge: SignalBridge | None = None,
     ) -> None:
+        self._bridge = bridge or SignalBridge()
         self._resource = resource
         self._context = context
         self._project = project
@@ -178,10 +185,15 @@ class KindlingRun:
         assets = self._to_run(_step_assets(self._context))
         if not assets:
             return
-        reporter = StepReporter(self._context, assets)
+        names = BridgeContext(self.manifest, asset_keys_of(self._context.op_def.tags))
+        reporter = StepReporter(self._context, assets, names, self._bridge)
         events = self._resource.engine(self._project).run(self._request(assets))
-        for event in events:
-            yield from reporter.handle(event)
+        try:
+            for event in events:
+                yield from reporter.handle(event)
+        except BaseException:
+            reporter.interrupt()
+            raise
         reporter.finish()
 
     def _request(self, assets: Sequence[StepAsset]) -> RunRequest:
@@ -195,7 +207,7 @@ class KindlingRun:
             entity_tags=self._config.get("entity_tags") or {},
         )
         durations = self._past_durations(assets) if options.parallel else {}
-        return RunRequest(self._context.run_id, pipe_ids, options, durations)
+        return RunRequest(self._context.run_id, pipe_ids, options, durations, self._bridge.signals)
 
     def _past_durations(self, assets: Sequence[StepAsset]) -> dict[str, float]:
         """Seconds that the pipes took when they last committed, by the assets' metadata."""

@@ -20,6 +20,15 @@ FACES_DAGSTER = {
     "translator",
     "cli",
     "signals.bridge",
+    "signals.bridge_outputs",
+    "signals.bridge_rules",
+    "signals.bridge_stream_rules",
+    "signals.bridge_table",
+    "signals.carrying",
+    "signals.failure_report",
+    "signals.materialization",
+    "signals.reading",
+    "signals.throttle",
 }
 
 

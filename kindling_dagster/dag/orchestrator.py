@@ -117,7 +117,7 @@ class ExecutionOrchestrator(AsyncSignalEmitter):
                 pipe_count=len(plan.pipe_ids),
                 generation_count=len(plan.generations),
                 max_parallelism=max(map(len, plan.generations), default=0),
-                metadata={"warnings": list(plan.warnings)},
+                metadata={"generations": list(map(list, plan.generations)), "warnings": list(plan.warnings)},
                 run_id=self._run_id,
             )
         )

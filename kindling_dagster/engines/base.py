@@ -64,12 +64,14 @@ class RunRequest:
         pipe_ids: The pipes, in any order.
         options: How to run them.
         durations: Seconds that pipes took in the past, where known.
+        signals: Names of an app's own signals to hand on, beside those that are known.
     """
 
     run_id: str
     pipe_ids: tuple[str, ...]
     options: RunOptions = field(default_factory=RunOptions)
     durations: Mapping[str, float] = field(default_factory=dict)
+    signals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -34,9 +34,9 @@ class SignalListener:
         self._thread = threading.local()
         self._disconnects: list[Callable[[], None]] = []
 
-    def connect(self, signals: Any) -> None:
-        """Listen to all signals of a Kindling SignalProvider."""
-        for name in PAYLOAD_BY_SIGNAL:
+    def connect(self, signals: Any, more: Iterable[str] = ()) -> None:
+        """Listen to all signals of a Kindling SignalProvider that are known, and to ``more``."""
+        for name in dict.fromkeys((*PAYLOAD_BY_SIGNAL, *more)):
             signal = signals.create_signal(name)
             receiver = self._receiver(name)
             signal.connect(receiver, weak=False)
@@ -58,7 +58,7 @@ class SignalListener:
             self._thread.seen = None
 
     def _receiver(self, name: str) -> Callable[..., None]:
-        def receive(sender: Any, **payload: Any) -> None:  # noqa: ARG001
+        def receive(sender: Any, /, **payload: Any) -> None:  # noqa: ARG001
             # Kindling runs a pipe in the thread that asked for it, so the thread tells whose signal it is.
             seen = getattr(self._thread, "seen", None)
             if seen is not None and name == SKIPPED:

@@ -68,7 +68,7 @@ class PipeRunner:
         self._runtime.set_watermarks(options.watermarks)
         self._gate.connect(self._runtime.signals)
         self._exit.callback(self._gate.close)
-        self._listener.connect(self._runtime.signals)
+        self._listener.connect(self._runtime.signals, self._request.signals)
         self._exit.callback(self._listener.close)
         if options.entity_tags:
             # Applied once around everything: Kindling's overrides belong to the registry, not to a thread.

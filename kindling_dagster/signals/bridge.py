@@ -1,32 +1,43 @@
-"""From what happens in a run to what Dagster shows: the only code that makes Dagster events."""
+"""From what happens in a run to what Dagster shows: one reporter for each step."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import (
     AssetExecutionContext,
     AssetKey,
-    Failure,
+    AssetMaterialization,
+    AssetObservation,
     MaterializeResult,
-    MetadataValue,
-    TableColumn,
-    TableRecord,
-    TableSchema,
 )
 
 from kindling_dagster.dag.results import PipeResult, PipeStatus
-from kindling_dagster.engines.base import LogLine, PipeFinished, PipeStarted, RunEvent
-from kindling_dagster.translator import table_schema
+from kindling_dagster.engines.base import LogLine, PipeFinished, PipeStarted, RunEvent, SignalSeen
+from kindling_dagster.signals.bridge_outputs import (
+    AssetFacts,
+    BridgeContext,
+    Commit,
+    Output,
+    PipeNote,
+    StepError,
+    StepFact,
+    StepLog,
+)
+from kindling_dagster.signals.bridge_table import SignalBridge
+from kindling_dagster.signals.carrying import Carried, safe_metadata
+from kindling_dagster.signals.failure_report import step_failure
+from kindling_dagster.signals.materialization import materialization_metadata, summary
+from kindling_dagster.signals.plain import plain, scrub_text
+from kindling_dagster.signals.step_record import StepRecord
+from kindling_dagster.signals.throttle import Event, Throttle, with_metadata
 
-_ROW_WORDS = {
-    "rows_written": "written",
-    "rows_inserted": "inserted",
-    "rows_updated": "updated",
-    "rows_deleted": "deleted",
-}
+if TYPE_CHECKING:
+    from kindling_dagster.signals.collector import ErrorCollector
+    from kindling_dagster.signals.payloads import Payload
 
 
 @dataclass(frozen=True)
@@ -39,63 +50,162 @@ class StepAsset:
 
 
 @dataclass
+class _Gathered:
+    """What is known of an asset until its next event; ``committed`` is only true with a materialization."""
+
+    metadata: dict[str, Any] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
+    carried: Carried = field(default_factory=Carried)
+    committed: dict[str, Any] = field(default_factory=dict)
+    committed_carried: Carried = field(default_factory=Carried)
+    loud: bool = False
+
+    def add(self, facts: AssetFacts, payload: Payload) -> None:
+        if facts.metadata or facts.totals:
+            (self.committed_carried if facts.needs_commit else self.carried).add(payload)
+        merge(self.committed if facts.needs_commit else self.metadata, facts.metadata)
+        self.totals.update(facts.totals)
+        self.loud = self.loud or not (facts.quiet or facts.needs_commit)
+
+    @property
+    def says_something(self) -> bool:
+        """Whether there is anything for an event without a commit."""
+        return bool(self.metadata or self.totals)
+
+    def entries(self, commit: bool) -> dict[str, Any]:
+        """The metadata of an event, with a commit or without."""
+        totals = {name: _number(value) for name, value in self.totals.items()}
+        known = {**self.metadata, **(self.committed if commit else {}), **totals}
+        carried = Carried()
+        carried.extend(self.carried)
+        if commit:
+            carried.extend(self.committed_carried)
+        return {**safe_metadata(known), **carried.metadata()}
+
+
+def merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Put entries into a mapping: later ones win, mappings are merged key by key, None says nothing."""
+    for name, value in more.items():
+        known = into.get(name)
+        if isinstance(known, dict) and isinstance(value, Mapping):
+            merge(known, value)
+        elif isinstance(value, Mapping):
+            into[name] = {}
+            merge(into[name], value)
+        elif value is not None:
+            into[name] = value
+
+
+def _number(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else round(value, 3)
+
+
 class StepReporter:
-    """Turns a step's run events into log lines, materializations and, in the end, one failure.
+    """Turns a step's run events into log lines, Dagster events, materializations and, in the end, one failure.
+
+    Everything is logged at once and in order, on the thread that calls ``handle``.
 
     Args:
         context: The step's context; only used on the thread that calls ``handle``.
         assets: The step's assets.
+        names: Which assets the app's entities are.
+        bridge: What becomes of signals; the package's rules when None.
+        throttle: Holds back what comes too fast; made by the bridge's settings when None.
     """
 
-    context: AssetExecutionContext
-    assets: Sequence[StepAsset]
-    results: dict[str, PipeResult] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._by_pipe = {pipe_id: asset for asset in self.assets for pipe_id in asset.pipe_ids}
+    def __init__(
+        self,
+        context: AssetExecutionContext,
+        assets: Sequence[StepAsset],
+        names: BridgeContext,
+        bridge: SignalBridge | None = None,
+        throttle: Throttle | None = None,
+    ) -> None:
+        self.results: dict[str, PipeResult] = {}
+        self._context = context
+        self._names = names
+        self._bridge = bridge or SignalBridge()
+        self._throttle = throttle or Throttle(self._bridge.interval, self._bridge.burst)
+        self._by_pipe = {pipe_id: asset for asset in assets for pipe_id in asset.pipe_ids}
+        self._keys = {asset.key for asset in assets}
+        self._materialized: set[AssetKey] = set()
+        self._gathered: dict[AssetKey, _Gathered] = {}
+        self._started: dict[str, None] = {}
+        self._notes: dict[str, list[Payload]] = {}
+        self._facts: dict[str, Any] = {}
+        self._signals: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._errors: ErrorCollector | None = None
 
     def handle(self, event: RunEvent) -> Iterator[MaterializeResult[Any]]:
         """Report one event; gives the materialization of an asset whose last pipe has just ended well."""
         match event:
             case LogLine(level, message):
-                getattr(self.context.log, level)(message)
+                getattr(self._context.log, level)(scrub_text(message))
             case PipeStarted(pipe_id, attempt, _):
+                self._started[pipe_id] = None
                 again = f" (attempt {attempt})" if attempt > 1 else ""
-                self.context.log.info(f"{self._position()} {pipe_id} started{again}")
+                self._context.log.info(f"{self._position(1)} {pipe_id} started{again}")
             case PipeFinished(result):
                 self.results[result.pipe_id] = result
                 self._log_result(result)
                 yield from self._materialize(self._by_pipe[result.pipe_id])
-            case _:
-                pass
+            case SignalSeen(name, data):
+                self._translate(name, data)
+        for due in self._throttle.due():
+            self._send(due)
 
     def finish(self) -> None:
-        """End the step.
+        """End the step: report what waits, and the step's record.
 
         Raises:
             Failure: Some pipe did not succeed; names each, with its error and what to do.
         """
+        self._report_rest()
+        record = self.record()
         bad = [result for result in self.results.values() if not result.status.ok]
+        self._log_record("Step ended", record)
         if bad:
-            raise step_failure(bad, len(self._by_pipe))
+            raise step_failure(bad, len(self._by_pipe), self._errors, record)
+        if self._errors is not None and self._errors.errors:
+            self._context.log.warning(f"Errors on the way, all overcome:\n{self._errors.to_text()}")
 
-    def _position(self) -> str:
-        return f"[{len(self.results) + 1}/{len(self._by_pipe)}]"
+    def interrupt(self) -> None:
+        """The step was stopped from outside: leave its record in the log, and no other event."""
+        if self._started or self.results:
+            self._log_record("Step stopped", self.record())
+
+    def record(self) -> StepRecord:
+        """What is known of the step so far."""
+        return StepRecord(
+            results=list(self.results.values()),
+            running=[pipe_id for pipe_id in self._started if pipe_id not in self.results],
+            facts=self._facts,
+            signals=self._signals,
+            aggregated=self._throttle.aggregated,
+            dropped=self._dropped,
+            errors={} if self._errors is None else self._errors.by_signal,
+        )
+
+    # -- pipes
+
+    def _position(self, ahead: int = 0) -> str:
+        return f"[{len(self.results) + ahead}/{len(self._by_pipe)}]"
 
     def _log_result(self, result: PipeResult) -> None:
-        done = f"[{len(self.results)}/{len(self._by_pipe)}]"
+        notes = [note.to_data() for note in self._notes.pop(result.pipe_id, ())]
+        done = f"{self._position()} {result.pipe_id}"
         if result.status is PipeStatus.SUCCEEDED:
-            self.context.log.info(f"{done} {result.pipe_id} committed: {_summary(result)}")
+            line = StepLog(f"{done} committed: {summary(result)}")
         elif result.status is PipeStatus.SKIPPED:
-            self.context.log.info(f"{done} {result.pipe_id} skipped: {result.reason or 'no new data'}")
+            line = StepLog(f"{done} skipped: {result.reason or 'no new data'}")
         elif result.error is not None:
             advice = f" → {result.error.suggestion}" if result.error.suggestion else ""
-            self.context.log.error(
-                f"{done} {result.pipe_id} {result.status.value}: {result.error.type}: "
-                f"{result.error.message}{advice}"
-            )
+            text = f"{result.error.type}: {result.error.message}{advice}"
+            line = StepLog(f"{done} {result.status.value}: {text}", "error")
         else:
-            self.context.log.warning(f"{done} {result.pipe_id} {result.status.value}: {result.reason}")
+            line = StepLog(f"{done} {result.status.value}: {result.reason}", "warning")
+        self._log(StepLog(line.message, line.level, {"signals": notes} if notes else {}))
 
     def _materialize(self, asset: StepAsset) -> Iterator[MaterializeResult[Any]]:
         """The asset's materialization, once all of its pipes have ended well and one has committed."""
@@ -104,136 +214,124 @@ class StepReporter:
             return
         committed = [result for result in results if result.status is PipeStatus.SUCCEEDED]
         if committed and all(result.status.ok for result in results):
-            yield MaterializeResult(asset_key=asset.key, metadata=materialization_metadata(committed))
-
-
-def materialization_metadata(committed: Sequence[PipeResult]) -> dict[str, Any]:
-    """Metadata of one materialization: totals of the table, what the pipes' commits did, time taken.
-
-    Rows, bytes and files come from the table's log; where something is not to be had, a text says so.
-    """
-    last = committed[-1].metadata
-    metadata: dict[str, Any] = {
-        "kindling/pipes": [result.pipe_id for result in committed],
-        "kindling/duration_seconds": round(sum(r.duration_seconds or 0.0 for r in committed), 3),
-        "kindling/durations": MetadataValue.json(
-            {result.pipe_id: round(result.duration_seconds or 0.0, 3) for result in committed}
-        ),
-    }
-    if any(result.attempts > 1 for result in committed):
-        metadata["kindling/attempts"] = max(result.attempts for result in committed)
-    if "rows" in last:
-        metadata["dagster/row_count"] = last["rows"]
-    if last.get("schema"):
-        metadata["dagster/column_schema"] = table_schema(last["schema"])
-    if "uri" in last:
-        metadata["dagster/uri"] = last["uri"]
-    for name, key in (
-        ("version", "kindling/delta_version"),
-        ("bytes", "kindling/size_bytes"),
-        ("files", "kindling/files"),
-        ("unavailable", "kindling/unavailable"),
-    ):
-        if name in last:
-            metadata[key] = last[name]
-    commits = [commit for result in committed for commit in result.metadata.get("commits", ())]
-    for word, rows in _row_counts(commits).items():
-        metadata[f"kindling/rows_{word}"] = rows
-    operations = [commit["operation"] for commit in reversed(commits) if commit["operation"]]
-    if operations:
-        metadata["kindling/operations"] = ", ".join(dict.fromkeys(operations))
-    return metadata
-
-
-def _row_counts(commits: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Rows that commits wrote, inserted, updated, deleted; what their operations do not tell is left out."""
-    counts: dict[str, int] = {}
-    for commit in commits:
-        for name, word in _ROW_WORDS.items():
-            if name in commit["metrics"]:
-                counts[word] = counts.get(word, 0) + commit["metrics"][name]
-    if "inserted" in counts and not counts.get("written"):
-        # The commit that only creates the table a merge then fills.
-        counts.pop("written", None)
-    return counts
-
-
-def _summary(result: PipeResult) -> str:
-    rows = _row_counts(result.metadata.get("commits", ()))
-    counts = [f"{count:,} rows {word}" for word, count in rows.items()]
-    if "rows" in result.metadata:
-        counts.append(f"{result.metadata['rows']:,} in all")
-    counts.append(f"{result.duration_seconds or 0.0:.1f} s")
-    if result.reason:
-        counts.append(result.reason)
-    return ", ".join(counts)
-
-
-def step_failure(bad: Sequence[PipeResult], total: int) -> Failure:
-    """The failure of a step in which pipes did not succeed: one line and one table row for each."""
-    own = [result for result in bad if result.error is not None]
-    caused = [result for result in bad if result.error is None]
-    lines = [f"{len(bad)} of {total} pipes did not succeed."]
-    lines += [_failure_line(result) for result in own]
-    lines += [f"  {r.pipe_id}: {r.status.value.replace('_', ' ')}, {r.reason or r.cause}" for r in caused]
-    metadata: dict[str, Any] = {
-        "pipes": _failure_table([*own, *caused]),
-        "kindling/failures": MetadataValue.json([_failure_data(result) for result in bad]),
-    }
-    traces = [
-        f"### {r.pipe_id}\n```\n{r.error.traceback[-6000:]}\n```"
-        for r in own
-        if r.error and r.error.traceback
-    ]
-    if traces:
-        metadata["tracebacks"] = MetadataValue.md("\n\n".join(traces))
-    return Failure(description="\n".join(lines), metadata=metadata)
-
-
-def _failure_line(result: PipeResult) -> str:
-    assert result.error is not None
-    error = result.error
-    where = f" ({error.where})" if error.where else ""
-    advice = f"\n    → {error.suggestion}" if error.suggestion else ""
-    return (
-        f"  {result.pipe_id}: {result.status.value.replace('_', ' ')}, {error.type}: "
-        f"{error.message}{where}{advice}"
-    )
-
-
-def _failure_table(results: Sequence[PipeResult]) -> Any:
-    columns = ["pipe", "status", "error", "message", "where", "suggestion"]
-    return MetadataValue.table(
-        schema=TableSchema(columns=[TableColumn(name) for name in columns]),
-        records=[
-            TableRecord(
-                {
-                    "pipe": result.pipe_id,
-                    "status": result.status.value,
-                    "error": result.error.type if result.error else "",
-                    "message": (result.error.message if result.error else result.reason)[:500],
-                    "where": result.error.where if result.error else "",
-                    "suggestion": result.error.suggestion if result.error else "",
-                }
+            gathered = self._gathered.pop(asset.key, _Gathered())
+            self._materialized.add(asset.key)
+            metadata = safe_metadata(materialization_metadata(committed))
+            yield MaterializeResult(
+                asset_key=asset.key, metadata={**gathered.entries(commit=True), **metadata}
             )
-            for result in results
-        ],
-    )
+
+    # -- signals
+
+    def _translate(self, name: str, data: Mapping[str, Any]) -> None:
+        self._signals[name] += 1
+        rule = self._bridge.rule_for(name)
+        if rule is None:
+            self._dropped[name] += 1
+            return
+        # Here, because payloads bring Kindling in, which loading definitions does without.
+        from kindling_dagster.signals.catalog import is_high_rate
+        from kindling_dagster.signals.payloads import from_data
+
+        try:
+            payload = from_data({**data, "signal": name})
+            outputs = _checked(rule(payload, self._names) or ())
+        except Exception as error:  # costs the signal, not the run; said and counted
+            self._dropped[name] += 1
+            text = f"The signal {name} is not passed on: {type(error).__name__}: {error}"
+            for line in self._throttle.take(name, StepLog(text, "error")):
+                self._send(line)
+            return
+        fast = is_high_rate(name)
+        for output in outputs:
+            self._put(output, payload, fast)
+
+    def _put(self, output: Output, payload: Payload, fast: bool) -> None:
+        match output:
+            case AssetFacts():
+                self._gathered.setdefault(output.key, _Gathered()).add(output, payload)
+            case Commit(key, metadata) if key in self._keys - self._materialized:
+                self._gathered.setdefault(key, _Gathered()).add(AssetFacts(key, metadata), payload)
+            case Commit(key, metadata):
+                self._forward(payload, AssetMaterialization(key, metadata=safe_metadata(metadata)), fast)
+            case PipeNote(pipe_id, note):
+                self._note(pipe_id, note, payload)
+            case StepFact(name, value):
+                self._facts[name] = plain(value, name)
+            case StepError():
+                self._collector().record(payload)
+            case _:
+                self._forward(payload, output, fast)
+
+    def _note(self, pipe_id: str, note: str, payload: Payload) -> None:
+        if pipe_id in self._by_pipe and pipe_id not in self.results:
+            self._notes.setdefault(pipe_id, []).append(payload)
+        else:
+            text = f"{pipe_id}: {payload.signal}{f' ({note})' if note else ''}"
+            self._forward(payload, StepLog(text, "debug", payload.to_data()), False)
+
+    def _collector(self) -> ErrorCollector:
+        if self._errors is None:
+            from kindling_dagster.signals.collector import ErrorCollector
+
+            self._errors = ErrorCollector()
+        return self._errors
+
+    def _forward(self, payload: Payload, event: Event, fast: bool) -> None:
+        if not isinstance(event, StepLog):
+            metadata = safe_metadata(event.metadata)
+            event = with_metadata(event, {**metadata, **Carried([payload]).metadata()})
+        for out in self._throttle.take(payload.signal, event, fast):
+            self._send(out)
+
+    # -- Dagster
+
+    def _send(self, event: Event) -> None:
+        if isinstance(event, StepLog):
+            self._log(event)
+        else:
+            self._context.log_event(event)
+
+    def _log(self, line: StepLog) -> None:
+        extra = {"kindling": plain(dict(line.data))} if line.data else {}
+        getattr(self._context.log, line.level)(scrub_text(line.message), extra=extra)
+
+    def _report_rest(self) -> None:
+        """What was held back, and what is known of assets that got no materialization to put it in."""
+        for event in self._throttle.rest():
+            self._send(event)
+        for key, gathered in self._gathered.items():
+            wanted = gathered.loud or key not in self._materialized
+            if wanted and gathered.says_something:
+                self._context.log_event(
+                    AssetObservation(
+                        key, description=self._use_of(key), metadata=gathered.entries(commit=False)
+                    )
+                )
+        self._gathered.clear()
+
+    def _use_of(self, key: AssetKey) -> str:
+        if key not in self._keys or key in self._materialized:
+            return "Used by this run"
+        pipes = [pipe_id for pipe_id, asset in self._by_pipe.items() if asset.key == key]
+        ended = [self.results[pipe_id].status.ok for pipe_id in pipes if pipe_id in self.results]
+        return "Nothing new to write" if all(ended) and ended else "Not written to the end"
+
+    def _log_record(self, title: str, record: StepRecord) -> None:
+        parts = [f"{title}.", record.to_text(), scrub_text(record.to_json())]
+        self._context.log.info("\n".join(part for part in parts if part))
 
 
-def _failure_data(result: PipeResult) -> Mapping[str, Any]:
-    return {
-        "pipe": result.pipe_id,
-        "status": result.status.value,
-        "cause": result.cause,
-        "reason": result.reason,
-        "attempts": result.attempts,
-        "error": None
-        if result.error is None
-        else {
-            "type": result.error.type,
-            "message": result.error.message,
-            "suggestion": result.error.suggestion,
-            "where": result.error.where,
-        },
-    }
+def _checked(outputs: Iterable[Any]) -> list[Output]:
+    """The outputs of a rule.
+
+    Raises:
+        TypeError: One of them is nothing that a rule can give.
+    """
+    found = list(outputs)
+    for output in found:
+        if not isinstance(output, Output):
+            raise TypeError(
+                f"its rule gave a {type(output).__name__}, which is no event or output of a bridge"
+            )
+    return found

@@ -39,7 +39,7 @@ class DagsterEvent(str, Enum):
     ASSET_METADATA = "asset metadata"
     """Metadata of the asset the entity is, in its next event."""
     OBSERVATION = "observation"
-    """AssetObservation on the stream's asset."""
+    """AssetObservation on the asset that the stream or the entity is."""
     CHECK = "check evaluation"
     """AssetCheckEvaluation."""
 
@@ -127,7 +127,7 @@ _EVENTS_BY_NAME: Final[Mapping[str, tuple[DagsterEvent, ...]]] = {
     "datapipes.run_failed": _FAILURE,
     "datapipes.lineage_applied": (DagsterEvent.MATERIALIZATION_METADATA,),
     "datapipes.version_changed": (DagsterEvent.MATERIALIZATION_METADATA,),
-    "datapipes.lineage_audit": (DagsterEvent.CHECK,),
+    "datapipes.lineage_audit": _HEALTH,
     "orchestrator.execution_failed": _FAILURE,
     "orchestrator.pipe_failed": _FAILURE,
     "orchestrator.pipe_timed_out": _FAILURE,
@@ -151,12 +151,18 @@ _EVENTS_BY_NAME: Final[Mapping[str, tuple[DagsterEvent, ...]]] = {
     "streaming.query_exception": _HEALTH,
     "streaming.recovery_succeeded": _HEALTH,
     "streaming.recovery_exhausted": _HEALTH,
+    "streaming.dimension_changed": _HEALTH,
     "streaming.orchestrator_started": _LOG,
     "streaming.orchestrator_completed": _LOG,
     "streaming.orchestrator_stopped": _LOG,
     "streaming.orchestrator_failed": _FAILURE,
 }
 _HIGH_RATE: Final = frozenset({"streaming.spark_query_progress", "streaming.spark_query_idle"})
+
+
+def is_high_rate(name: str) -> bool:
+    """Whether the signal may come many times a second. Quick: asks for nothing else the catalog knows."""
+    return name in _HIGH_RATE
 
 
 @cache

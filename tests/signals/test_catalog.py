@@ -157,7 +157,7 @@ def test_specs_are_complete() -> None:
         ("streaming.query_started", "observation", "query_id"),
         ("streaming.query_unhealthy", "observation, check evaluation", "query_id"),
         ("streaming.recovery_exhausted", "observation, check evaluation", "query_id"),
-        ("streaming.dimension_changed", "observation", "entity_id"),
+        ("streaming.dimension_changed", "observation, check evaluation", "entity_id"),
         ("datapipes.lineage_applied", "materialization metadata", "entity_id"),
     ],
 )
