@@ -202,9 +202,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as indented JSON, with its version and content hash."""
-        return json.dumps(
-            {"content_hash": self.content_hash, **self._body()}, indent=1, sort_keys=True
-        )
+        return json.dumps({"content_hash": self.content_hash, **self._body()}, indent=1, sort_keys=True)
 
     def write(self, path: str | Path) -> None:
         """Write the manifest to ``path``, replacing it whole or not at all."""
@@ -242,9 +240,7 @@ class Manifest:
         try:
             manifest = _converter.structure(data, Manifest)
         except Exception as error:  # cattrs raises an ExceptionGroup of whatever a hook raised
-            raise ManifestError(
-                f"{origin} does not have a manifest's fields: {error}.", rebuild
-            ) from error
+            raise ManifestError(f"{origin} does not have a manifest's fields: {error}.", rebuild) from error
         if stated_hash is not None and stated_hash != manifest.content_hash:
             raise ManifestError(f"{origin} was changed after it was written.", rebuild)
         return manifest

@@ -136,7 +136,7 @@ def test_the_step_is_one_subsettable_op_that_carries_its_project_as_json(project
     assert shop.can_subset
     assert KindlingProject.from_json(shop.op.tags[PROJECT_TAG]) == made
     assert all(spec.skippable for spec in shop.specs)
-    job = Definitions(assets=[shop]).get_implicit_global_asset_job_def()
+    job = Definitions(assets=[shop]).resolve_implicit_global_asset_job_def()
     assert AssetSelection.all().resolve([shop]) == set(shop.keys)
     assert job is not None
 

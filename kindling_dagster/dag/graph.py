@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 from kindling_dagster.dag import render
 from kindling_dagster.dag.cycles import CYCLE_LIMIT, cycle_error, elementary_cycles
@@ -51,7 +52,7 @@ class PipeNode:
     @property
     def sources(self) -> tuple[str, ...]:
         """The entities the pipe depends on, once each, in the order of its inputs."""
-        return tuple(dict.fromkeys(source for sources in self.reads.values() for source in sources))
+        return tuple(dict.fromkeys(chain.from_iterable(self.reads.values())))
 
 
 @dataclass(frozen=True)

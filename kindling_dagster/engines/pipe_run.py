@@ -15,6 +15,7 @@ from kindling_dagster.dag.results import PipeOutcome
 from kindling_dagster.engines.base import PipeOptions, RunEvent, RunRequest
 from kindling_dagster.engines.commits import CommitReader
 from kindling_dagster.engines.listening import SignalListener
+from kindling_dagster.engines.masking import masked
 from kindling_dagster.errors import DeclarationError
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.runtime import KindlingRuntime
@@ -47,7 +48,7 @@ class PipeRunner:
         self._request = request
         self._manifest = manifest
         self._runtime = runtime
-        self._emit = emit
+        self._emit = emit = masked(emit, manifest.secrets)
         self._commits = CommitReader(runtime, spark)
         self._gate = WriteGate()
         self._canceller = SparkCanceller(spark, request.run_id, self._gate)

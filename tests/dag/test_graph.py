@@ -98,6 +98,7 @@ def test_rules(pipes, edges):
 def test_an_edge_carries_what_the_reader_names():
     graph = graph_of(app([pipe("a", "src", "s"), pipe("b", "s other s.current", "y")], [CURRENT]))
     assert graph.edges == (PipeEdge("a", "b", ("s", "s.current")),)
+    assert graph.upstream("b") == ("a",)
 
 
 def test_lookups():
@@ -157,6 +158,18 @@ def test_unknown_pipes_are_named_with_what_was_meant(ask):
     builder = PipeGraphBuilder(app([pipe("silver.orders", "src", "x")]))
     with pytest.raises(PlanError, match=r"'silver\.order' \(did you mean silver\.orders\?\)"):
         ask(builder)
+
+
+def test_a_subgraph_still_knows_companions_and_sql():
+    builder = PipeGraphBuilder(
+        app(
+            [pipe("a", "src", "s"), pipe("b", "src", "x"), pipe("c", "vv", "z")],
+            [CURRENT, VIEW, VIEW_ON_VIEW],
+        )
+    )
+    part = builder.build_graph().subgraph(["a", "c"])
+    assert part.upstream("c") == ("a",)
+    assert part == builder.build_graph(["a", "c"])
 
 
 def test_all_unknown_pipes_are_named_at_once():

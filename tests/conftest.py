@@ -1,0 +1,9 @@
+"""For all tests: JVMs that warm up quickly."""
+
+from __future__ import annotations
+
+import os
+
+# Tests run little on each JVM, so its optimising compiler costs more time than it saves: measured on
+# three small Delta writes and merges, 32 s of CPU with these options against 56 s without.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto")
