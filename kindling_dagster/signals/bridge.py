@@ -279,8 +279,9 @@ class StepReporter:
 
     def _forward(self, payload: Payload, event: Event, fast: bool) -> None:
         if not isinstance(event, StepLog):
-            metadata = safe_metadata(event.metadata)
-            event = with_metadata(event, {**metadata, **Carried([payload]).metadata()})
+            metadata = {**safe_metadata(event.metadata), **Carried([payload]).metadata()}
+            text = None if event.description is None else scrub_text(event.description)
+            event = with_metadata(event, metadata, text)
         for out in self._throttle.take(payload.signal, event, fast):
             self._send(out)
 

@@ -25,7 +25,6 @@ DEFAULT_RULES: Final[Mapping[str, Rule | None]] = MappingProxyType(
         "datapipes.lineage_applied": batch.lineage,
         "datapipes.version_changed": batch.lineage,
         "datapipes.lineage_audit": batch.lineage_audit,
-        "orchestrator.*": batch.log(),
         "orchestrator.plan_generated": batch.plan_generated,
         "orchestrator.execution_started": batch.log(
             text="{pipe_count} pipes in {generation_count} generations, {mode}, parallel: {parallel}"

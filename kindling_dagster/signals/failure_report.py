@@ -36,15 +36,16 @@ class FailureRow:
     def of(result: PipeResult) -> FailureRow:
         """A pipe's row; for one that never ran, the message says why."""
         error = result.error
+        status = result.status.value.replace("_", " ")
         if error is None:
-            return FailureRow(result.pipe_id, result.status.value, message=_cause(result))
+            return FailureRow(result.pipe_id, status, message=_cause(result))
         return FailureRow(
             pipe=result.pipe_id,
-            status=result.status.value,
+            status=status,
             error=error.type,
             message=scrub_text(error.message),
             where=error.where,
-            suggestion=error.suggestion,
+            suggestion=scrub_text(error.suggestion),
         )
 
     @staticmethod
@@ -64,7 +65,7 @@ class FailureRow:
         what = f"{self.error}: {self.message}" if self.error else self.message
         where = f" ({self.where})" if self.where else ""
         advice = f"\n    → {self.suggestion}" if self.suggestion else ""
-        return f"  {self.pipe}: {self.status.replace('_', ' ')}, {what}{where}{advice}"
+        return f"  {self.pipe}: {self.status}, {what}{where}{advice}"
 
 
 def _cause(result: PipeResult) -> str:
@@ -154,7 +155,7 @@ def _data(result: PipeResult) -> Mapping[str, Any]:
         else {
             "type": error.type,
             "message": scrub_text(error.message),
-            "suggestion": error.suggestion,
+            "suggestion": scrub_text(error.suggestion),
             "where": error.where,
         },
     }

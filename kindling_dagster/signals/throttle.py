@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -143,9 +143,12 @@ def _standing_for(event: Event, count: int, rows: int | None) -> Event:
 
 
 def with_metadata(
-    event: AssetObservation | AssetCheckEvaluation | AssetMaterialization, metadata: Any
+    event: AssetObservation | AssetCheckEvaluation | AssetMaterialization,
+    metadata: Mapping[str, Any],
+    description: str | None = None,
 ) -> AssetObservation | AssetCheckEvaluation | AssetMaterialization:
-    """The same event with other metadata."""
+    """The same event with other metadata, and another description where one is given."""
+    text = event.description if description is None else description
     if isinstance(event, AssetCheckEvaluation):
         return AssetCheckEvaluation(
             asset_key=event.asset_key,
@@ -154,12 +157,12 @@ def with_metadata(
             metadata=metadata,
             target_materialization_data=event.target_materialization_data,
             severity=event.severity,
-            description=event.description,
+            description=text,
             blocking=event.blocking,
         )
     return type(event)(
         asset_key=event.asset_key,
-        description=event.description,
+        description=text,
         metadata=metadata,
         partition=event.partition,
         tags=event.tags,
