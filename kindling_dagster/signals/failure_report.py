@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,27 +38,22 @@ class FailureRow:
         error = result.error
         status = result.status.value.replace("_", " ")
         if error is None:
-            return FailureRow(result.pipe_id, status, message=_cause(result))
+            return FailureRow(result.pipe_id, status, message=result.reason or result.cause).scrubbed()
         return FailureRow(
-            pipe=result.pipe_id,
-            status=status,
-            error=error.type,
-            message=scrub_text(error.message),
-            where=error.where,
-            suggestion=scrub_text(error.suggestion),
-        )
+            result.pipe_id, status, error.type, error.message, error.where, error.suggestion
+        ).scrubbed()
 
     @staticmethod
     def told(error: CollectedError) -> FailureRow:
         """The row of an error that signals told of."""
+        status = f"told by {', '.join(error.signals)}"
         return FailureRow(
-            error.subject or "run",
-            f"told by {', '.join(error.signals)}",
-            error.error_type,
-            scrub_text(error.message),
-            error.where,
-            error.suggestion,
-        )
+            error.subject or "run", status, error.error_type, error.message, error.where, error.suggestion
+        ).scrubbed()
+
+    def scrubbed(self) -> FailureRow:
+        """The row without secrets."""
+        return FailureRow(*(scrub_text(getattr(self, name)) for name in COLUMNS))
 
     def line(self) -> str:
         """The row as text; the suggestion in a line of its own."""
@@ -66,10 +61,6 @@ class FailureRow:
         where = f" ({self.where})" if self.where else ""
         advice = f"\n    → {self.suggestion}" if self.suggestion else ""
         return f"  {self.pipe}: {self.status}, {what}{where}{advice}"
-
-
-def _cause(result: PipeResult) -> str:
-    return scrub_text(result.reason or result.cause)
 
 
 def step_failure(
@@ -142,35 +133,33 @@ def _table(rows: Sequence[FailureRow]) -> Any:
     )
 
 
-def _data(result: PipeResult) -> Mapping[str, Any]:
+def _data(result: PipeResult) -> Any:
     error = result.error
-    return {
-        "pipe": result.pipe_id,
-        "status": result.status.value,
-        "cause": result.cause,
-        "reason": scrub_text(result.reason),
-        "attempts": result.attempts,
-        "error": None
-        if error is None
-        else {
-            "type": error.type,
-            "message": scrub_text(error.message),
-            "suggestion": scrub_text(error.suggestion),
+    names = ("type", "message", "suggestion", "where")
+    return plain(
+        {
+            "pipe": result.pipe_id,
+            "status": result.status.value,
+            "cause": result.cause,
+            "reason": result.reason,
+            "attempts": result.attempts,
+            "error": error and {name: getattr(error, name) for name in names},
+        }
+    )
+
+
+def _told(error: CollectedError) -> Any:
+    return plain(
+        {
+            "subject": error.subject,
+            "type": error.error_type,
+            "message": error.message[:_MESSAGE],
+            "suggestion": error.suggestion,
             "where": error.where,
-        },
-    }
-
-
-def _told(error: CollectedError) -> Mapping[str, Any]:
-    return {
-        "subject": error.subject,
-        "type": error.error_type,
-        "message": scrub_text(error.message)[:_MESSAGE],
-        "suggestion": error.suggestion,
-        "where": error.where,
-        "count": error.count,
-        "signals": dict(error.signals),
-    }
+            "count": error.count,
+            "signals": error.signals,
+        }
+    )
 
 
 def _traces(own: Sequence[PipeResult]) -> str:
