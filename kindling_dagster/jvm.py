@@ -4,10 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+_OFTEN_ASKED: Final = (
+    "py4j.reflection.TypeUtil",
+    "org.apache.spark.util.Utils",
+    "org.apache.log4j.MDC",
+    "org.apache.log4j.LogManager",
+    "com.microsoft.spark.metricevents.ComponentSparkEvent",
+)
+
+
+def remember_classes(spark: SparkSession) -> None:
+    """Look up once what PySpark, Delta and Kindling look up by name for every error and span.
+
+    py4j asks the JVM for each part of a dotted name, and the JVM searches all its jars for a class of that
+    name. Kindling reads its settings through ``spark.conf``, where an unset one is an error, and translating
+    an error looks up a class for each of twelve kinds: a quarter of the time of a run of small pipes. A name
+    that is an attribute is not asked for again.
+    """
+    for name in _OFTEN_ASKED:
+        holder = spark._jvm
+        for part in name.split("."):
+            found = getattr(holder, part)
+            setattr(holder, part, found)
+            holder = found
 
 
 def set_local_working_dir(spark: SparkSession, directory: Path) -> Callable[[], None]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kindling_dagster.app_errors import translate
 from kindling_dagster.apps import AppLayout
 from kindling_dagster.errors import ProjectError, ProjectMixError, RunError
-from kindling_dagster.jvm import set_local_working_dir
+from kindling_dagster.jvm import remember_classes, set_local_working_dir
 from kindling_dagster.manifest import SecretRef
 from kindling_dagster.secrets import SecretBook, environment_names
 
@@ -226,6 +226,7 @@ class KindlingRuntime:
         try:
             self._undo.callback(Surroundings(layout, self.project.environment, self.project.run_dir).restore)
             session = make() if callable(make) else make
+            remember_classes(session)
             self._undo.callback(set_local_working_dir(session, self.project.run_dir))
             self._take_main_session(session)
             self._keep_bindings()

@@ -38,7 +38,7 @@ TABLES = {
 @dataclass(frozen=True)
 class DemoRun:
     app: Path
-    pipes: list[str]
+    assets: tuple[list[str], list[str]]
     first: dict[str, int]
     second: dict[str, int]
 
@@ -49,13 +49,15 @@ class DemoRun:
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
-    app = tmp_path_factory.mktemp("demo") / "app"
-    shutil.copytree(DEMO, app, ignore=shutil.ignore_patterns("data", "launcher", "__pycache__"))
-    feed.ensure_landed(app, DAYS)
-    # A process of its own: relative paths count from the JVM's working directory.
+    root = tmp_path_factory.mktemp("demo")
+    shutil.copy(DEMO.parent / "definitions.py", root)
+    shutil.copytree(DEMO, root / "demo", ignore=shutil.ignore_patterns("data", "launcher", "__pycache__"))
+    if feed.FIRST_DAYS != DAYS:
+        feed.ensure_landed(root / "demo", DAYS)
+    # A process of its own: one process runs one app.
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("run_app.py"))],
-        cwd=app,
+        cwd=root,
         capture_output=True,
         text=True,
         timeout=1500,
@@ -63,8 +65,9 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     report = json.loads(done.stdout.strip().splitlines()[-1])
-    print(f"{DAYS} days: {report['seconds']} s")
-    return DemoRun(app, report["pipes"], report["first"], report["second"])
+    first, second = report["first"], report["second"]
+    assets = (first["assets"], second["assets"])
+    return DemoRun(root / "demo", assets, first["versions"], second["versions"])
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,17 @@ def _plain(values: pd.Series) -> list[object]:
 def test_every_gold_table_is_compared(wanted: dict[str, pd.DataFrame], demo_run: DemoRun) -> None:
     stored = {entity_id for entity_id in demo_run.first if entity_id.startswith("gold.")}
     assert stored == set(TABLES) == set(wanted)
-    assert {p for p in demo_run.pipes if p.startswith("gold.")} == stored | {"gold.route_stats"}
+
+
+def test_every_asset_is_materialized(demo_run: DemoRun) -> None:
+    first, second = demo_run.assets
+    assert {key.replace("/", ".") for key in first if key.startswith("gold/")} == {
+        *TABLES,
+        "gold.route_stats",
+    }
+    landed = {"landing/airlines", "landing/airports", "landing/flights", "landing/planes", "landing/weather"}
+    assert landed < set(first)
+    assert set(first) - landed == set(second)
 
 
 def test_every_landed_row_arrives_once(demo_run: DemoRun) -> None:

@@ -46,7 +46,8 @@ def spark() -> Iterator[Any]:
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def new_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The app, with its landed file and no tables."""
     # Kindling starts no app of which a secret is missing, whether or not a pipe needs it.
     monkeypatch.setenv("SHOP_SECRET_PATH", str(tmp_path / "hidden"))
     folder = tmp_path / "app"
@@ -54,6 +55,18 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "data").mkdir()
     (folder / "data" / "orders.csv").write_text(ORDERS)
     return folder
+
+
+@pytest.fixture
+def app(new_app: Path, spark: Any) -> Path:
+    """The app, of which bronze.orders and silver.orders have been written."""
+    lake = new_app / "data" / "lake"
+    schema = "id long, item string, amount long"
+    landed = [(1, "pen", 10), (2, "ink", 20), (3, "pen", 30), (4, "cap", 0)]
+    for table, held in (("bronze/orders", landed), ("silver/orders", CLEAN)):
+        spark.createDataFrame(held, schema).write.format("delta").save(str(lake / table))
+    (new_app / "data" / "calls.txt").touch()
+    return new_app
 
 
 @pytest.fixture
@@ -111,7 +124,8 @@ def calls(app: Path) -> list[str]:
     return made
 
 
-def test_everything_green_and_a_second_run_changes_no_row(app: Path, instance: DagsterInstance) -> None:
+def test_everything_green_and_a_second_run_changes_no_row(new_app: Path, instance: DagsterInstance) -> None:
+    app = new_app
     first = run(app, instance, *GOOD)
     assert first.success
     told = materialized(first)
@@ -127,21 +141,19 @@ def test_everything_green_and_a_second_run_changes_no_row(app: Path, instance: D
     }
     assert before["silver.orders"] == CLEAN
     assert before["gold.recent"] == CLEAN[1:]
-    second = run(app, instance, *GOOD)
+    second = run(app, instance, "silver/orders", "silver/both", "ref/items")
     assert second.success
     assert {entity: rows(app, entity) for entity in before} == before
 
 
 def test_a_subset_runs_only_that(app: Path, instance: DagsterInstance) -> None:
-    assert run(app, instance, "bronze/orders", "silver/orders").success
-    assert calls(app) == ["land", "clean"]
     result = run(app, instance, "gold/totals")
     assert result.success
     assert (list(materialized(result)), calls(app)) == (["gold/totals"], ["totals"])
 
 
 def test_both_writers_make_one_materialization(app: Path, instance: DagsterInstance) -> None:
-    result = run(app, instance, "bronze/orders", "silver/orders", "silver/both")
+    result = run(app, instance, "silver/both")
     assert result.success
     told = materialized(result)["silver/both"]
     assert told["kindling/pipes"] == ["both_first", "both_second"]
@@ -168,8 +180,6 @@ def test_both_writers_make_one_materialization(app: Path, instance: DagsterInsta
 def test_a_failed_pipe_under_every_error_strategy(
     app: Path, instance: DagsterInstance, strategy: str, ran: set[str], statuses: dict[str, str]
 ) -> None:
-    assert run(app, instance, "bronze/orders", "silver/orders").success
-    calls(app)
     (app / "data" / "fail").write_text("always")
     result = run(
         app,
@@ -192,7 +202,6 @@ def test_a_failed_pipe_under_every_error_strategy(
 
 
 def test_an_error_names_the_line_and_what_to_do(app: Path, instance: DagsterInstance) -> None:
-    assert run(app, instance, "bronze/orders", "silver/orders").success
     (app / "data" / "fail").write_text("column")
     [told] = failure(run(app, instance, "silver/flaky")).metadata["kindling/failures"].value
     assert (told["error"]["type"], "no_such_column" in told["error"]["message"]) == (
@@ -204,8 +213,8 @@ def test_an_error_names_the_line_and_what_to_do(app: Path, instance: DagsterInst
 
 
 def test_a_wrong_signature_fails_that_pipe_alone(app: Path, instance: DagsterInstance) -> None:
-    result = run(app, instance, "bronze/orders", "silver/orders", "silver/mended", "gold/totals")
-    assert set(materialized(result)) == {"bronze/orders", "silver/orders", "gold/totals"}
+    result = run(app, instance, "silver/mended", "gold/totals")
+    assert set(materialized(result)) == {"gold/totals"}
     assert "misnamed: failed" in failure(result).description
     assert "silver_orders" in failure(result).description
     assert "misnamed" not in calls(app)
@@ -213,9 +222,7 @@ def test_a_wrong_signature_fails_that_pipe_alone(app: Path, instance: DagsterIns
 
 def test_incremental_skips_what_has_no_new_data(app: Path, instance: DagsterInstance) -> None:
     incremental = {"mode": "incremental"}
-    assert set(materialized(run(app, instance, "bronze/orders", "silver/delta", config=incremental))) == {
-        "bronze/orders", "silver/delta",
-    }  # fmt: skip
+    assert list(materialized(run(app, instance, "silver/delta", config=incremental))) == ["silver/delta"]
     nothing = run(app, instance, "silver/delta", config=incremental)
     assert (nothing.success, materialized(nothing)) == (True, {})
     full = run(app, instance, "silver/delta", config={**incremental, "full_refresh_pipes": ["follow"]})
@@ -228,37 +235,34 @@ def test_incremental_skips_what_has_no_new_data(app: Path, instance: DagsterInst
 
 
 def test_a_memory_entity_needs_its_writer_in_the_run(app: Path, instance: DagsterInstance) -> None:
-    assert run(app, instance, "bronze/orders", "silver/orders").success
-    calls(app)
     result = run(app, instance, "gold/recent")
     assert not result.success
     message = str(next(e for e in result.all_events if e.event_type == DagsterEventType.STEP_FAILURE))
     assert "memory.recent" in message
     assert "recent" in message
-    assert not (app / "data" / "calls.txt").exists()
+    assert calls(app) == []
 
 
 def test_a_step_retry_runs_only_what_did_not_commit(app: Path, instance: DagsterInstance) -> None:
     (app / "data" / "fail").write_text("once")
     result = run(
-        app, instance, "bronze/orders", "silver/orders", "silver/flaky", "silver/after_flaky",
+        app, instance, "silver/orders", "silver/flaky", "silver/after_flaky",
         retry_policy=RetryPolicy(max_retries=1),
     )  # fmt: skip
     assert result.success
-    assert calls(app) == ["land", "clean", "flaky", "flaky", "after_flaky"]
+    assert calls(app) == ["clean", "flaky", "flaky", "after_flaky"]
 
 
 def test_a_pipe_retry_stays_in_the_run(app: Path, instance: DagsterInstance) -> None:
     (app / "data" / "fail").write_text("once")
     config = {"retries": 2, "backoff": 0.0}
-    result = run(app, instance, "bronze/orders", "silver/orders", "silver/flaky", config=config)
+    result = run(app, instance, "silver/flaky", config=config)
     assert result.success
-    assert calls(app) == ["land", "clean", "flaky", "flaky"]
+    assert calls(app) == ["flaky", "flaky"]
     assert materialized(result)["silver/flaky"]["kindling/attempts"] == 2
 
 
 def test_a_time_limit_ends_python_that_hangs(app: Path, instance: DagsterInstance) -> None:
-    assert run(app, instance, "bronze/orders", "silver/orders").success
     (app / "data" / "fail").write_text("hang")
     result = run(app, instance, "silver/flaky", "gold/totals", config={"pipe_timeout": 5.0})
     told = {item["pipe"]: item["status"] for item in failure(result).metadata["kindling/failures"].value}
@@ -269,30 +273,29 @@ def test_a_time_limit_ends_python_that_hangs(app: Path, instance: DagsterInstanc
 
 def test_shared_entities_are_cached_on_request(app: Path, instance: DagsterInstance) -> None:
     config = {"auto_cache": True}
-    result = run(
-        app, instance, "bronze/orders", "silver/orders", "silver/flaky", "gold/totals", config=config
-    )
+    result = run(app, instance, "silver/flaky", "gold/totals", config=config)
     assert result.success
     assert rows(app, "gold.totals") == [("ink", 20), ("pen", 40)]
 
 
 def test_parallel_pipes_give_the_same(app: Path, instance: DagsterInstance) -> None:
-    result = run(app, instance, *GOOD, resource=KindlingResource(parallel=True, max_workers=3))
+    keys = ("silver/delta", "silver/both", "gold/totals")
+    result = run(app, instance, *keys, resource=KindlingResource(parallel=True, max_workers=3))
     assert result.success
+    assert set(materialized(result)) == set(keys)
     assert rows(app, "silver.both")[:3] == CLEAN
 
 
 def test_a_secret_location_is_resolved_where_it_is_used(
     app: Path, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    keys = ("bronze/orders", "silver/orders", "gold/secret")
     monkeypatch.delenv("SHOP_SECRET_PATH")
-    missing = run(app, instance, *keys)
+    missing = run(app, instance, "gold/secret")
     message = str(next(e for e in missing.all_events if e.event_type == DagsterEventType.STEP_FAILURE))
     assert "SHOP_SECRET_PATH" in message
     assert "gold.secret" in message
     monkeypatch.setenv("SHOP_SECRET_PATH", str(tmp_path / "hidden"))
-    result = run(app, instance, *keys)
+    result = run(app, instance, "gold/secret")
     assert result.success
     assert DeltaTable(str(tmp_path / "hidden")).version() >= 0
     told = str(materialized(result)) + KindlingProject(app).manifest.to_json()
