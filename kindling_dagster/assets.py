@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from dagster import (
     multi_asset,
 )
 
+from kindling_dagster.collector import collector_paused
 from kindling_dagster.config import KindlingRunConfig
 from kindling_dagster.dag.graph import PipeGraph, PipeGraphBuilder
 from kindling_dagster.errors import DeclarationError, SelectionError
@@ -96,15 +97,18 @@ class KindlingAssetGraph:
         return {entity_id: self._spec(data) for entity_id, data in self.external.items()}
 
     def _spec(self, data: AssetData) -> AssetSpec:
-        spec = self.translator.get_asset_spec(data)
+        deps = tuple(self.translator.get_deps(data, self.key_of))
+        spec = self.translator.get_asset_spec(replace(data, deps=deps) if deps else data)
         if spec.key != self.key_of(data.entity.id):
             raise DeclarationError(
                 f"The translator gives {data.entity.id} the key {spec.key.to_user_string()} in "
                 f"get_asset_spec and {self.key_of(data.entity.id).to_user_string()} in get_asset_key.",
                 "Override get_asset_key to change keys; dependencies go by it too.",
             )
-        deps = self.translator.get_deps(data, self.key_of)
-        return spec.replace_attributes(deps=[*deps, *spec.deps]) if deps else spec
+        # An override may have made a spec of its own, without them.
+        stated = {dep.asset_key for dep in spec.deps}
+        missing = [key for key in deps if key not in stated]
+        return spec.replace_attributes(deps=[*spec.deps, *missing]) if missing else spec
 
     def key_of(self, entity_id: str) -> AssetKey:
         """The key of an entity's asset, through the translator."""
@@ -161,9 +165,10 @@ def build_kindling_asset_specs(
         KindlingDagsterError: The app cannot be loaded, its pipes go in a circle, or a selection fits nothing.
     """
     assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
-    if external:
-        return list(assets.external_specs.values())
-    return [assets.specs[entity_id] for entity_id in assets.select(select, exclude)]
+    with collector_paused():
+        if external:
+            return list(assets.external_specs.values())
+        return [assets.specs[entity_id] for entity_id in assets.select(select, exclude)]
 
 
 def kindling_assets(
@@ -205,8 +210,33 @@ def kindling_assets(
     Raises:
         KindlingDagsterError: The app cannot be loaded, its pipes go in a circle, or a selection fits nothing.
     """
-    assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
-    specs = [assets.specs[entity_id] for entity_id in assets.select(select, exclude)]
+    return step_of(
+        KindlingAssetGraph(project, translator or DagsterKindlingTranslator()),
+        select=select,
+        exclude=exclude,
+        name=name,
+        op_tags=op_tags,
+        required_resource_keys=set(required_resource_keys or ()),
+        pool=pool,
+        retry_policy=retry_policy,
+        partitions_def=partitions_def,
+        backfill_policy=backfill_policy,
+    )
+
+
+def step_of(
+    assets: KindlingAssetGraph,
+    *,
+    select: Selection | None,
+    exclude: Selection | None,
+    name: str | None = None,
+    op_tags: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Callable[[Callable[..., Any]], AssetsDefinition]:
+    """What ``kindling_assets`` does, over a graph that is there; ``options`` are ``multi_asset``'s own."""
+    project = assets.project
+    with collector_paused():
+        specs = [assets.specs[entity_id] for entity_id in assets.select(select, exclude)]
     if not specs:
         raise DeclarationError(
             f"The app {project.manifest.app.name} declares no batch pipe, so there is nothing to materialize.",
@@ -215,18 +245,15 @@ def kindling_assets(
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
         takes_config = "config" in function.__annotations__
-        return multi_asset(
-            name=name or function.__name__,
-            specs=specs,
-            can_subset=True,
-            op_tags={**(op_tags or {}), PROJECT_TAG: project.to_json(), **_keys_tag(assets)},
-            required_resource_keys=set(required_resource_keys or ()),
-            pool=pool,
-            retry_policy=retry_policy,
-            partitions_def=partitions_def,
-            backfill_policy=backfill_policy,
-            config_schema=None if takes_config else KindlingRunConfig.to_fields_dict(),
-        )(function)
+        with collector_paused():
+            return multi_asset(
+                name=name or function.__name__,
+                specs=specs,
+                can_subset=True,
+                op_tags={**(op_tags or {}), PROJECT_TAG: project.to_json(), **_keys_tag(assets)},
+                config_schema=None if takes_config else KindlingRunConfig.to_fields_dict(),
+                **options,
+            )(function)
 
     return decorate
 

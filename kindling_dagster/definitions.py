@@ -11,7 +11,7 @@ from dagster import (
     in_process_executor,
 )
 
-from kindling_dagster.assets import build_kindling_asset_specs, kindling_assets
+from kindling_dagster.assets import KindlingAssetGraph, step_of
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.resources import KindlingResource
 from kindling_dagster.selection import Selection
@@ -48,12 +48,12 @@ def build_kindling_definitions(
         defs = build_kindling_definitions(KindlingProject("demo"))
     """
     name = re.sub(r"\W", "_", project.name)
+    assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
 
-    @kindling_assets(
-        project=project,
+    @step_of(
+        assets,
         select=select,
         exclude=exclude,
-        translator=translator,
         name=f"kindling_{name}",
         required_resource_keys={resource_key},
     )
@@ -61,9 +61,8 @@ def build_kindling_definitions(
         kindling: KindlingResource = getattr(context.resources, resource_key)
         yield from kindling.run(context).stream()
 
-    external = build_kindling_asset_specs(project=project, translator=translator, external=True)
     return Definitions(
-        assets=[app_assets, *external],
+        assets=[app_assets, *assets.external_specs.values()],
         resources={resource_key: resource or KindlingResource()},
         jobs=[define_asset_job(f"{name}_all", AssetSelection.assets(*app_assets.keys))],
         executor=in_process_executor,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cattrs
-
+from kindling_dagster.collector import collector_paused
 from kindling_dagster.errors import ManifestError
 
 MANIFEST_VERSION = 1
@@ -193,16 +192,12 @@ class Manifest:
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 over the manifest's canonical JSON: equal exactly when what is declared is equal."""
-        body = json.dumps(self._body(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(body.encode()).hexdigest()
-
-    def _body(self) -> dict[str, Any]:
-        unstructured: dict[str, Any] = _converter.unstructure(self)
-        return unstructured
+        return _hash_of(_in_lines(_fields_of(self)))
 
     def to_json(self) -> str:
-        """The manifest as indented JSON, with its version and content hash."""
-        return json.dumps({"content_hash": self.content_hash, **self._body()}, indent=1, sort_keys=True)
+        """The manifest as JSON, with its version and content hash; each entity and each pipe is one line."""
+        body = _in_lines(_fields_of(self))
+        return _HEAD + _hash_of(body) + _HASH_END + body.removeprefix("{\n")
 
     def write(self, path: str | Path) -> None:
         """Write the manifest to ``path``, replacing it whole or not at all."""
@@ -225,7 +220,8 @@ class Manifest:
         """
         rebuild = "Write it anew with `kindling-dagster manifest`."
         try:
-            data = json.loads(text)
+            with collector_paused():
+                data = json.loads(text)
         except ValueError as error:
             raise ManifestError(f"{origin} is not valid JSON: {error}.", rebuild) from error
         if not isinstance(data, dict) or not isinstance(data.get("version"), int):
@@ -238,10 +234,12 @@ class Manifest:
             )
         stated_hash = data.pop("content_hash", None)
         try:
-            manifest = _converter.structure(data, Manifest)
-        except Exception as error:  # cattrs raises an ExceptionGroup of whatever a hook raised
+            with collector_paused():
+                manifest: Manifest = _read_manifest(data)
+        except (TypeError, ValueError) as error:
             raise ManifestError(f"{origin} does not have a manifest's fields: {error}.", rebuild) from error
-        if stated_hash is not None and stated_hash != manifest.content_hash:
+        # The same content laid out in another way will do; it only takes longer to see.
+        if stated_hash not in (None, _hash_of_text(text)) and stated_hash != _hash_of(_in_lines(data)):
             raise ManifestError(f"{origin} was changed after it was written.", rebuild)
         return manifest
 
@@ -262,4 +260,131 @@ class Manifest:
         return replace(self, problems=(*self.problems, *problems))
 
 
-_converter = cattrs.Converter(forbid_extra_keys=True)
+_HEAD = '{\n"content_hash":"'
+_HASH_END = '",\n'
+
+
+def _fields_of(value: Any) -> dict[str, Any]:
+    """A mapping, or a dataclass's fields: what it has cached besides is no part of it."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {item.name: getattr(value, item.name) for item in fields(value)}
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_fields_of).encode
+
+
+def _in_lines(body: Mapping[str, Any]) -> str:
+    """The canonical JSON of ``body``, with a line for each field and for each item of a list.
+
+    JSON holds no line break inside a string, so that without its line breaks this is the canonical JSON:
+    a file can be checked as it stands.
+    """
+    lines = []
+    for name in sorted(body):
+        value = body[name]
+        if isinstance(value, list | tuple) and value:
+            lines.append(f"{_encode(name)}:[\n" + ",\n".join(map(_encode, value)) + "\n]")
+        else:
+            lines.append(f"{_encode(name)}:{_encode(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _hash_of(in_lines: str) -> str:
+    return hashlib.sha256(in_lines.replace("\n", "").encode()).hexdigest()
+
+
+def _hash_of_text(text: str) -> str:
+    """The content hash of a file laid out as ``to_json`` does; of no use for any other."""
+    start = len(_HEAD) + hashlib.sha256().digest_size * 2 + len(_HASH_END)
+    return _hash_of("{" + text[start:])
+
+
+_Reader = Callable[[Any], Any]
+
+
+def _reader(kind: type, **readers: _Reader) -> _Reader:
+    """Reads a ``kind`` from JSON's object; ``readers`` for the fields that are not as JSON has them.
+
+    By hand, since this decides how long definitions of thousands of pipes take to load.
+    """
+
+    def read(value: Any) -> Any:
+        arguments = dict(_object(value))
+        for name, reader in readers.items():
+            if name in arguments:
+                try:
+                    arguments[name] = reader(arguments[name])
+                except (TypeError, ValueError) as error:
+                    raise TypeError(f"{name}: {error}") from error
+        try:
+            return kind(**arguments)
+        except TypeError as error:  # a field that is missing, or that there is none of
+            raise TypeError(
+                f"{kind.__name__}{str(error).removeprefix(f'{kind.__name__}.__init__')}"
+            ) from error
+
+    return read
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, not {value!r:.40}")
+    return value
+
+
+def _list(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, not {value!r:.40}")
+    return tuple(value)
+
+
+def _or_none(reader: _Reader) -> _Reader:
+    return lambda value: None if value is None else reader(value)
+
+
+def _list_of(reader: _Reader) -> _Reader:
+    def read(value: Any) -> tuple[Any, ...]:
+        made: list[Any] = []
+        for item in _list(value):
+            try:
+                made.append(reader(item))
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"item {len(made) + 1}: {error}") from error
+        return tuple(made)
+
+    return read
+
+
+_source = _or_none(_reader(SourceRef))
+_read_manifest = _reader(
+    Manifest,
+    app=_reader(AppRef, packages=_list),
+    entities=_list_of(
+        _reader(
+            EntitySpec,
+            location=_reader(Location),
+            tags=_object,
+            merge_columns=_list,
+            partition_columns=_list,
+            cluster_columns=_list,
+            schema=_or_none(_list),
+            sql_inputs=_list,
+            source=_source,
+        )
+    ),
+    pipes=_list_of(
+        _reader(
+            PipeSpec,
+            input_entity_ids=_list,
+            driving_entity_ids=_list,
+            tags=_object,
+            parameters=_or_none(_list),
+            source=_source,
+        )
+    ),
+    ingestion=_list_of(_reader(IngestionSpec, patterns=_list, tags=_object)),
+    settings=_object,
+    secrets=_list_of(_reader(SecretRef)),
+    problems=_list_of(_reader(Problem)),
+)

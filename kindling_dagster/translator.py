@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,7 @@ class AssetData:
         entity: The entity that the asset stands for.
         pipes: The pipes that write it, in the order in which they run; none for an external asset.
         upstream: Ids of the entities it depends on.
+        deps: Keys of the assets it depends on, as ``get_deps`` gave them; empty while that is asked.
         project: The app, for what only this machine knows: files, and where relative paths count from.
     """
 
@@ -75,6 +78,7 @@ class AssetData:
     pipes: tuple[PipeSpec, ...] = ()
     upstream: tuple[str, ...] = ()
     project: KindlingProject | None = None
+    deps: tuple[AssetKey, ...] = ()
 
     @property
     def working_dir(self) -> Path | None:
@@ -111,13 +115,14 @@ class DagsterKindlingTranslator:
         return AssetKey(data.entity.id.split("."))
 
     def get_asset_spec(self, data: AssetData) -> AssetSpec:
-        """The asset's spec; its dependencies are added from ``get_deps``.
+        """The asset's spec; its dependencies are those of ``get_deps``.
 
         An override usually calls ``super()`` and ``replace_attributes`` or ``merge_attributes``.
         The key is ``get_asset_key``'s: override that to change keys.
         """
         return AssetSpec(
             key=self.get_asset_key(data),
+            deps=data.deps,
             description=self._description(data),
             group_name=self._group(data),
             kinds=self._kinds(data),
@@ -185,9 +190,9 @@ class DagsterKindlingTranslator:
         if data.pipes:
             metadata[PIPES_METADATA] = [pipe.id for pipe in data.pipes]
         if entity.merge_columns:
-            metadata["kindling/merge_columns"] = list(entity.merge_columns)
+            metadata["kindling/merge_columns"] = ", ".join(entity.merge_columns)
         if entity.partition_columns:
-            metadata["kindling/partition_columns"] = list(entity.partition_columns)
+            metadata["kindling/partition_columns"] = ", ".join(entity.partition_columns)
         if entity.schema:
             metadata["dagster/column_schema"] = table_schema(entity.schema)
         metadata["dagster/storage_kind"] = entity.provider
@@ -218,18 +223,19 @@ def valid_tags(tags: Mapping[str, str]) -> dict[str, str]:
     Characters that Dagster refuses become ``_`` and values are cut at 63; secrets, provider options
     (paths, connection strings) and Dagster's own namespace are left out.
     """
-    valid: dict[str, str] = {}
-    for key, value in tags.items():
-        text = str(value)
-        if _SECRET.match(text) or _PROVIDER_TAG.match(key) or key.startswith("dagster/"):
-            continue
-        namespace, slash, name = key.rpartition("/")
-        clean = _TAG_PART.sub("_", name)[:_MAX_TAG_LENGTH]
-        if slash and namespace:
-            clean = f"{_TAG_PART.sub('_', namespace)[:_MAX_TAG_LENGTH]}/{clean}"
-        if name:
-            valid[clean] = _TAG_PART.sub("_", text)[:_MAX_TAG_LENGTH]
-    return valid
+    valid = (_valid_tag(key, str(value)) for key, value in tags.items())
+    return dict(tag for tag in valid if tag is not None)
+
+
+@lru_cache(maxsize=4096)  # a few tags stand on thousands of entities
+def _valid_tag(key: str, text: str) -> tuple[str, str] | None:
+    namespace, slash, name = key.rpartition("/")
+    if not name or _SECRET.match(text) or _PROVIDER_TAG.match(key) or key.startswith("dagster/"):
+        return None
+    clean = _TAG_PART.sub("_", name)[:_MAX_TAG_LENGTH]
+    if slash and namespace:
+        clean = f"{_TAG_PART.sub('_', namespace)[:_MAX_TAG_LENGTH]}/{clean}"
+    return clean, _TAG_PART.sub("_", text)[:_MAX_TAG_LENGTH]
 
 
 def _valid_owner(owner: str) -> str:
@@ -284,6 +290,6 @@ def _location_metadata(data: AssetData) -> dict[str, Any]:
 
 def location_uri(value: str, working_dir: Path | None) -> str:
     """A storage path as an absolute URI or path; relative ones count from ``working_dir``."""
-    if "://" in value or value.startswith(("dbfs:", "file:")) or Path(value).is_absolute():
+    if "://" in value or value.startswith(("dbfs:", "file:")) or os.path.isabs(value):  # noqa: PTH117
         return value
     return value if working_dir is None else str(working_dir / value)

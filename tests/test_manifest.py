@@ -36,6 +36,17 @@ def test_write_and_read(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["manifest.json"]
 
 
+def test_laid_out_in_another_way_it_is_the_same() -> None:
+    for indent in (None, 1):
+        assert Manifest.from_json(json.dumps(json.loads(FULL.to_json()), indent=indent)) == FULL
+
+
+def test_each_entity_and_each_pipe_is_one_line() -> None:
+    lines = FULL.to_json().splitlines()
+    for name in (*(item.id for item in FULL.entities), *(item.id for item in FULL.pipes)):
+        assert len([line for line in lines if f'"id":"{name}"' in line]) == 1
+
+
 texts = st.text(min_size=1, max_size=8)
 
 
@@ -47,7 +58,7 @@ def test_any_manifest_survives_json(declared: list[tuple[str, list[str], str]], 
     made = manifest(*pipes)
     again = Manifest.from_json(made.to_json())
     assert again == made
-    assert again.content_hash == made.content_hash
+    assert again.content_hash == made.content_hash == json.loads(made.to_json())["content_hash"]
 
 
 def test_the_hash_tells_apart_what_is_declared() -> None:
@@ -64,8 +75,13 @@ def test_the_hash_tells_apart_what_is_declared() -> None:
         ("[1]", "not a kindling-dagster manifest"),
         ('{"version": "1"}', "not a kindling-dagster manifest"),
         (json.dumps({"version": MANIFEST_VERSION + 1}), f"version {MANIFEST_VERSION + 1}"),
-        (json.dumps({"version": MANIFEST_VERSION, "pipes": []}), "fields"),
-        (json.dumps({**json.loads(FULL.to_json()), "surprise": 1}), "fields"),
+        (
+            json.dumps({"version": MANIFEST_VERSION, "pipes": []}),
+            "missing 2 required positional arguments: 'app' and 'entities'",
+        ),
+        (json.dumps({**json.loads(FULL.to_json()), "settings": []}), "settings: expected an object, not []"),
+        (json.dumps({**json.loads(FULL.to_json()), "pipes": 3}), "pipes: expected a list, not 3"),
+        (json.dumps({**json.loads(FULL.to_json()), "surprise": 1}), "unexpected keyword argument 'surprise'"),
         (FULL.to_json().replace('"odd"', '"even"'), "changed after it was written"),
     ],
 )

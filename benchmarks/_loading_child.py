@@ -1,0 +1,88 @@
+"""One process that loads definitions, as a code server does; prints the CPU seconds it took as JSON.
+
+``python -m benchmarks._loading_child plain PIPES``, ``pyspark PIPES``, ``manifest FILE`` or ``app DIRECTORY``.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Callable
+
+from dagster import AssetKey, AssetSpec, Definitions, MaterializeResult, multi_asset
+
+
+def reads(number: int, pipes: int) -> list[str]:
+    """The entities that a pipe reads: two of the layer below; ten layers over ten sources."""
+    width = pipes // 10
+    if number < width:
+        return [f"source.s{number % 10}"]
+    below = number - width
+    layer = below // width * width
+    return sorted({written(below), written(layer + (below + 1) % width)})
+
+
+def written(number: int) -> str:
+    """The entity that a pipe writes."""
+    return f"sales.table_{number}"
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process since its start, and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def plain(pipes: str) -> Definitions:
+    """As many assets without Kindling: key, dependencies and group alone, no metadata, tags or description."""
+    count = int(pipes)
+    specs = [
+        AssetSpec(
+            AssetKey(written(number).split(".")),
+            deps=[AssetKey(entity.split(".")) for entity in reads(number, count)],
+            group_name="sales",
+        )
+        for number in range(count)
+    ]
+
+    @multi_asset(specs=specs, can_subset=True)
+    def tables(context):  # type: ignore[no-untyped-def]
+        for key in context.selected_asset_keys:
+            yield MaterializeResult(asset_key=key)
+
+    return Definitions(assets=[tables])
+
+
+def with_pyspark(pipes: str) -> Definitions:
+    """The plain assets in a code location that has dagster-pyspark's resource."""
+    from dagster_pyspark import LazyPySparkResource
+
+    spark = Definitions(resources={"spark": LazyPySparkResource(spark_config={})})
+    return Definitions.merge(plain(pipes), spark)
+
+
+def loader(mode: str) -> Callable[[str], Definitions]:
+    """What makes definitions of an argument; imports what it needs."""
+    if mode in ("plain", "pyspark"):
+        return {"plain": plain, "pyspark": with_pyspark}[mode]
+    from kindling_dagster.definitions import build_kindling_definitions
+    from kindling_dagster.project import KindlingProject
+
+    if mode == "manifest":
+        return lambda file: build_kindling_definitions(KindlingProject(manifest=file))
+    return lambda app: build_kindling_definitions(KindlingProject(app))
+
+
+def main(mode: str, argument: str) -> None:
+    """Load, and tell how long building took and the whole process until then."""
+    load = loader(mode)
+    imported = cpu_seconds()
+    repository = load(argument).get_repository_def()
+    done = cpu_seconds()
+    assets = len(repository.asset_graph.materializable_asset_keys)
+    print(json.dumps({"assets": assets, "build": done - imported, "process": done}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
