@@ -1,9 +1,11 @@
-"""The command line: ``kindling-dagster check | manifest | plan | signals``. Starts no JVM."""
+"""The command line: ``kindling-dagster check | manifest | plan | signals``. Only ``check --analyze`` starts a JVM."""
 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kindling_dagster import __version__
+from kindling_dagster.analysis.findings import AnalysisResult, PipeAnalysis
 from kindling_dagster.dag.graph import PipeGraphBuilder
 from kindling_dagster.dag.plan import ExecutionPlanGenerator
 from kindling_dagster.dag.strategy import (
@@ -20,6 +23,7 @@ from kindling_dagster.dag.strategy import (
     HybridExecutionStrategy,
     StreamingExecutionStrategy,
 )
+from kindling_dagster.engines.base import LogLine
 from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.project import KindlingProject
@@ -92,11 +96,41 @@ def main() -> None:
 
 @main.command()
 @_app_options
-def check(project: KindlingProject) -> None:
+@click.option(
+    "--analyze",
+    is_flag=True,
+    help="Also call each pipe's function on empty frames; starts Spark, writes nothing.",
+)
+@click.option(
+    "--pipe", "pipes", multiple=True, help="With --analyze: pipe id; can be repeated. All when left out."
+)
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    help="With --analyze: seconds a pipe may take; 0 for no limit.",
+)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def check(project: KindlingProject, analyze: bool, pipes: tuple[str, ...], timeout: float, form: str) -> None:
     """Load an app and print what is wrong with it; exit code 1 when a pipe could not run."""
+    if pipes and not analyze:
+        raise click.UsageError("--pipe goes with --analyze.")
     manifest = project.load_manifest(refresh=True)
     PipeGraphBuilder(manifest).build_graph()
-    console = Console(highlight=False, soft_wrap=True)
+    # Progress belongs to the error output where the other is JSON.
+    console = Console(highlight=False, soft_wrap=True, stderr=form == "json")
+    _print_problems(console, manifest)
+    result = _analyze(console, project, pipes, timeout) if analyze else None
+    if form == "json":
+        problems = [asdict(problem) for problem in manifest.problems]
+        analysis = result.to_data() if result is not None else None
+        click.echo(json.dumps({"problems": problems, "analysis": analysis}, indent=1))
+    errors = any(problem.severity == "error" for problem in manifest.problems)
+    if errors or (result is not None and not result.ok):
+        raise click.exceptions.Exit(1)
+
+
+def _print_problems(console: Console, manifest: Manifest) -> None:
     console.print(
         f"{manifest.app.name} ({manifest.app.environment}): {len(manifest.pipes)} pipes, "
         f"{len(manifest.entities)} entities, {len(manifest.ingestion)} ingestion entries."
@@ -106,10 +140,28 @@ def check(project: KindlingProject) -> None:
         console.print(f"[{colour}]{problem.severity}[/] {_plain(problem.subject)}: {_plain(problem.message)}")
         if problem.suggestion:
             console.print(f"  → {_plain(problem.suggestion)}")
-    errors = sum(problem.severity == "error" for problem in manifest.problems)
-    if errors:
-        raise click.exceptions.Exit(1)
-    console.print("[green]No problem keeps a pipe from running.[/]")
+    if not any(problem.severity == "error" for problem in manifest.problems):
+        console.print("[green]No problem keeps a pipe from running.[/]")
+
+
+def _analyze(
+    console: Console, project: KindlingProject, pipes: tuple[str, ...], timeout: float
+) -> AnalysisResult:
+    from kindling_dagster.analysis.report import print_findings, print_pipe
+    from kindling_dagster.analysis.run import analyze_project
+    from kindling_dagster.spark import build_session
+
+    result = AnalysisResult(())
+    for event in analyze_project(project, build_session, pipes or None, timeout=timeout or None):
+        match event:
+            case LogLine(_, message):
+                console.print(f"[dim]{_plain(message)}[/]")
+            case PipeAnalysis():
+                print_pipe(console, event)
+            case AnalysisResult():
+                result = event
+    print_findings(console, result)
+    return result
 
 
 @main.command("manifest")

@@ -118,13 +118,17 @@ class KindlingResource(ConfigurableResource[Any]):
             # Here, because it imports Kindling and PySpark, which definitions and sensors do without.
             from kindling_dagster.engines.in_process import InProcessEngine
 
-            conf = session_conf(self.spark.spark_config)
-
-            def create_session() -> Any:
-                return start_session(lambda: LazyPySparkResource(spark_config=conf).spark_session)
-
-            self._engines[key] = InProcessEngine(project, create_session)
+            self._engines[key] = InProcessEngine(project, self.create_session)
         return self._engines[key]
+
+    def create_session(self) -> Any:
+        """The Spark session with the resource's settings, made if there is none. Not for the main thread.
+
+        Raises:
+            SparkSetupError: Spark does not start.
+        """
+        conf = session_conf(self.spark.spark_config)
+        return start_session(lambda: LazyPySparkResource(spark_config=conf).spark_session)
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:  # noqa: ARG002
         """Let go of Spark when the run ends."""

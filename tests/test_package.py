@@ -12,6 +12,7 @@ import kindling_dagster
 
 PACKAGE = Path(kindling_dagster.__file__).parent
 FACES_DAGSTER = {
+    "analysis.job",
     "assets",
     "config",
     "definitions",

@@ -1,0 +1,136 @@
+"""A dry run from start to end: Spark and the app are started on a thread of their own, and stopped afterwards."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import TYPE_CHECKING
+
+from kindling_dagster.analysis.analyzer import AnalysisEvent, Analyzer
+from kindling_dagster.analysis.findings import AnalysisResult
+from kindling_dagster.dag.graph import PipeGraphBuilder
+from kindling_dagster.engines.base import LogLine
+from kindling_dagster.engines.thread import SparkThread
+from kindling_dagster.errors import RunError
+from kindling_dagster.project import KindlingProject
+from kindling_dagster.runtime import KindlingRuntime
+from kindling_dagster.spark import session_is_up
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+DEFAULT_TIMEOUT = 60.0
+"""Seconds a pipe may take on empty frames, which is a matter of building a plan."""
+_CANCEL_SECONDS = 60.0
+
+
+def analyze_project(
+    project: KindlingProject,
+    create_session: Callable[[], SparkSession],
+    pipe_ids: Iterable[str] | None = None,
+    *,
+    timeout: float | None = DEFAULT_TIMEOUT,
+) -> Iterator[AnalysisEvent | AnalysisResult]:
+    """Call each pipe's function on empty frames and tell what is wrong; writes nothing.
+
+    Gives what happens as it happens, and an AnalysisResult last. Closing the iterator early cancels
+    the dry run. The session is stopped at the end unless it was there before.
+
+    Args:
+        project: The app.
+        create_session: Makes the Spark session; called on the thread that then owns Spark.
+        pipe_ids: The pipes, in any order; all of the app when None.
+        timeout: Seconds a pipe may take; None for no limit.
+
+    Raises:
+        PlanError: A pipe is not declared.
+        CycleError: The pipes depend on each other in a circle.
+        KindlingDagsterError: Spark or the app cannot start.
+
+    Example::
+
+        *_, result = analyze_project(KindlingProject("demo"), build_session)
+        assert result.ok, result.errors
+    """
+    # Before anything starts: what cannot be planned must not cost a session.
+    chosen = PipeGraphBuilder(project.manifest).build_graph(pipe_ids).pipe_ids
+    events: queue.SimpleQueue[AnalysisEvent | AnalysisResult | None] = queue.SimpleQueue()
+    session = _Session(project, create_session, chosen, timeout, events.put)
+    thread = SparkThread(f"dry run of {project.name}")
+
+    def work() -> None:
+        try:
+            session.run()
+        finally:
+            events.put(None)
+
+    done = thread.submit(work)
+    thread.stop()
+    try:
+        while (event := events.get()) is not None:
+            yield event
+        done.result()
+    finally:
+        if not done.done():
+            session.cancel("the dry run was cancelled")
+            _await_end(done)
+
+
+def _await_end(done: Future[None]) -> None:
+    try:
+        done.result(_CANCEL_SECONDS)
+    except FutureTimeout as error:
+        raise RunError(
+            f"Spark did not end within {_CANCEL_SECONDS:.0f} seconds of being cancelled.",
+            "The process ends now, and Spark with it.",
+        ) from error
+
+
+class _Session:
+    """The part on the Spark thread; can be cancelled from another at any moment, also before it runs."""
+
+    def __init__(
+        self,
+        project: KindlingProject,
+        create_session: Callable[[], SparkSession],
+        pipe_ids: tuple[str, ...],
+        timeout: float | None,
+        emit: Callable[[AnalysisEvent | AnalysisResult], None],
+    ) -> None:
+        self._project = project
+        self._create_session = create_session
+        self._pipe_ids = pipe_ids
+        self._timeout = timeout
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._analyzer: Analyzer | None = None
+        self._cancelled = ""
+
+    def cancel(self, reason: str) -> None:
+        """End the dry run; returns at once."""
+        with self._lock:
+            self._cancelled = reason
+            if self._analyzer is not None:
+                self._analyzer.cancel(reason)
+
+    def run(self) -> None:
+        """Start Spark and the app, analyse, and stop what was started."""
+        owned = not session_is_up()
+        if owned:
+            self._emit(LogLine("info", "Starting Spark …"))
+        spark = self._create_session()
+        try:
+            with KindlingRuntime.start(self._project, spark) as runtime:
+                self._emit(LogLine("info", f"Spark {spark.version} and app {self._project.name} are up."))
+                analyzer = Analyzer(self._project, runtime, spark, self._emit, self._timeout)
+                with self._lock:
+                    self._analyzer = analyzer
+                    if self._cancelled:
+                        analyzer.cancel(self._cancelled)
+                self._emit(analyzer.run(self._pipe_ids))
+        finally:
+            if owned:
+                spark.stop()

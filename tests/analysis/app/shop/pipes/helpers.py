@@ -1,0 +1,2 @@
+def price_of(orders):
+    return orders.withColumn("price", orders["cost"] * 2)
