@@ -26,9 +26,11 @@ from kindling.injection import get_kindling_service
 from kindling.signaling import SignalProvider
 from kindling_dagster.signals.payloads import decode
 
+
 def on_commit(sender, **kwargs):
-    payload = decode("persist.after_persist", kwargs)   # a PersistPayload; never raises, holds no frame
+    payload = decode("persist.after_persist", kwargs)  # a PersistPayload; never raises, holds no frame
     print(payload.pipe_id, payload.output_entity_id, payload.duration_seconds)
+
 
 signal = get_kindling_service(SignalProvider).create_signal("persist.after_persist")
 signal.connect(on_commit, weak=False)

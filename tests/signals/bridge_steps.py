@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from dagster import AssetKey, AssetSpec, DagsterInstance, MaterializeResult, materialize, multi_asset
@@ -93,6 +94,12 @@ class Step:
         return "\n".join(map(str, self.instance.all_logs(self.run_id)))
 
 
+@cache
+def shared_instance() -> DagsterInstance:
+    """For steps of which only the run's own events are looked at: making one takes longer than the step."""
+    return DagsterInstance.ephemeral()
+
+
 def run_step(
     events: Iterable[RunEvent],
     bridge: SignalBridge | None = None,
@@ -115,7 +122,7 @@ def run_step(
             yield from reporter.handle(event)
         reporter.finish()
 
-    instance = instance or DagsterInstance.ephemeral()
+    instance = instance or shared_instance()
     result = materialize([step], instance=instance, raise_on_error=False)
     return Step(result.success, list(_lines(instance, result.run_id)), instance, result.run_id)
 

@@ -3,8 +3,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-import subprocess
-import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -222,23 +220,6 @@ def test_subscribers() -> None:
     ]
     live = catalog.live_signals(provider)
     assert {name: len(who) for name, who in live.items()} == {"orders.found": 0, "orders.loaded": 2}
-
-
-def test_introspection_starts_no_spark_and_imports_nothing() -> None:
-    script = """
-import sys
-from kindling_dagster.signals import catalog
-before = set(sys.modules)
-catalog.get_all_signals(); catalog.list_emitters()
-assert {name for name in set(sys.modules) - before if name.split(".")[0] in ("kindling", "kindling_dagster")} == set()
-from pyspark import SparkContext
-assert SparkContext._active_spark_context is None and SparkContext._gateway is None
-assert not [name for name in sys.modules if name.split(".")[0] == "dagster"]
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
 
 
 # -- the scan ---------------------------------------------------------------------------------------

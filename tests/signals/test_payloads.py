@@ -58,7 +58,7 @@ values = st.recursive(
         st.tuples(inner, inner),
         st.dictionaries(st.text(max_size=12), inner, max_size=4),
     ),
-    max_leaves=12,
+    max_leaves=6,
 )
 field_names = st.sampled_from(
     [
@@ -69,7 +69,7 @@ field_names = st.sampled_from(
 keywords = st.dictionaries(st.one_of(field_names, st.text(max_size=20)), values, max_size=10)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(signal=st.one_of(st.sampled_from(ALL_SIGNALS), st.text(max_size=30)), kwargs=keywords)
 def test_decoding_is_total_and_round_trips(signal: str, kwargs: dict[str, Any]) -> None:
     payload = p.decode(signal, kwargs)
@@ -88,7 +88,7 @@ def test_decoding_is_total_and_round_trips(signal: str, kwargs: dict[str, Any]) 
     assert again.to_json() == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(signal=st.sampled_from(ALL_SIGNALS), kwargs=keywords)
 def test_keywords_of_a_decoded_payload_decode_to_the_same(signal: str, kwargs: dict[str, Any]) -> None:
     payload = p.decode(signal, kwargs)
