@@ -91,10 +91,13 @@ def _proposals(error: Exception) -> list[str]:
 
 def _meant(column: str, inputs: Columns, proposals: Sequence[str]) -> str:
     # What the pipe's own code has made of the inputs is in Spark's proposals alone.
-    near = closest(column, [*proposals, *(name for names in inputs.values() for name in names)])
+    known = {name for names in inputs.values() for name in names}
+    near = closest(column, [*proposals, *known])
     if near:
         return f"Did you mean `{near}`?"
-    return f"At that point there are {', '.join(f'`{name}`' for name in proposals)}." if proposals else ""
+    if set(proposals) <= known:
+        return ""
+    return f"At that point there are {', '.join(f'`{name}`' for name in proposals)}."
 
 
 def _shown(inputs: Columns, limit: int = 12) -> str:

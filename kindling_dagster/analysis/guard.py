@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import sqlglot
@@ -78,7 +78,8 @@ def sql_writes(sql: str) -> bool:
         words = sql.upper().split()
     first = next((word for word in words if word not in ("(", ";")), "")
     if first in ("CREATE", "DROP"):
-        return not {"TEMP", "TEMPORARY"} & set(words[:5])
+        before_what = takewhile(lambda word: word not in ("TABLE", "VIEW", "FUNCTION", "VARIABLE"), words)
+        return not {"TEMP", "TEMPORARY"} & set(before_what)
     if first not in _READING:
         return bool(first)
     # Spark allows `WITH … INSERT INTO` and `FROM … INSERT OVERWRITE`.
@@ -100,7 +101,7 @@ class WriteGuard:
     def __init__(self, providers: Any) -> None:
         self._providers = providers
         self._open = False
-        self._barred: frozenset[int] = frozenset()
+        self._barred: frozenset[threading.Thread] = frozenset()
         self._views: dict[str, Callable[[], None]] = {}
 
     @contextmanager
@@ -122,13 +123,13 @@ class WriteGuard:
             self._open = False
             for restore in self._views.values():
                 restore()
-            self._barred = frozenset(thread.ident or 0 for thread in still_running())
+            self._barred = frozenset(still_running())
             if not self._barred:
                 undo.close()
             self._one_at_a_time.release()
 
     def _refuses(self) -> bool:
-        return self._open or threading.get_ident() in self._barred
+        return self._open or threading.current_thread() in self._barred
 
     def _install(self, undo: ExitStack) -> None:
         from delta.tables import DeltaTable

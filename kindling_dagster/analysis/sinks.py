@@ -226,11 +226,11 @@ def _cast_advice(name: str, wanted: str) -> str:
 
 def _missing(sink: Sink, output: StructType) -> Iterator[Mismatch]:
     columns, minted = _Columns(output.names), _Columns(sink.minted)
-    keys = _Columns([*sink.keys, *sink.slice_keys, *sink.partitions])
+    told = _Columns([*sink.keys, *sink.slice_keys, sink.sequence, *sink.partitions, *sink.clusters])
     declared = _Columns(sink.declared.names if sink.declared else ())
     new = [name for name in output.names if name not in declared]
     for name in sink.declared.names if sink.declared else ():
-        if name not in columns and name not in minted and name not in keys:
+        if name not in columns and name not in minted and name not in told:
             yield Mismatch(
                 FindingKind.OUTPUT_COLUMNS,
                 f"The output lacks `{name}`, which {sink.entity_id} declares: it stays empty.",

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from app_forms import manifest_cache  # noqa: F401  # a fixture
 from click.testing import CliRunner
 from dagster import DagsterInstance
+from deltalake import write_deltalake
 from kindling_dagster_demo import feed
 
 from kindling_dagster import KindlingProject, build_kindling_definitions
@@ -27,9 +29,10 @@ APP = Path(__file__).parent / "app"
 DEMO = Path(__file__).parents[2] / "demo"
 BROKEN = APP / "shop" / "pipes" / "broken.py"
 TABLES = {
-    "sound/wide": "id long, item string, amount long, old_column string",
-    "broken/drift": "id long, item string, amount long",
-    "broken/live_type": "id long, amount long",
+    "raw/orders": {"id": "1", "item": "pen", "amount": "10"},
+    "sound/wide": {"id": 1, "item": "pen", "amount": 10, "old_column": "old"},
+    "broken/drift": {"id": 1, "item": "pen", "amount": 10},
+    "broken/live_type": {"id": 1, "amount": 10},
 }
 SOUND = {
     "land": {"raw.orders": "live"},
@@ -56,8 +59,9 @@ SOUND = {
 def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("analysis") / "app"
     shutil.copytree(APP, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "data").mkdir()
-    (folder / "data" / "orders.csv").write_text("id,item,amount\n1,pen,10\n2,ink,20\n")
+    for place, row in TABLES.items():
+        (lake := folder / "data" / "lake" / place).mkdir(parents=True)
+        write_deltalake(str(lake), pd.DataFrame([row]))
     return folder
 
 
@@ -65,8 +69,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spark(app: Path) -> Iterator[Any]:
     warehouse = str(app.parent / "warehouse")
     session = build_session({"spark.master": "local[2]", "spark.sql.warehouse.dir": warehouse})
-    for place, columns in TABLES.items():
-        session.createDataFrame([], columns).write.format("delta").save(str(app / "data" / "lake" / place))
     yield session
     session.stop()
 
@@ -86,14 +88,14 @@ def analyze(app: Path, spark: Any, *pipes: str, timeout: float = 120.0) -> Analy
 
 
 @pytest.fixture(scope="module")
-def result(app: Path, spark: Any) -> Iterator[AnalysisResult]:
+def result(app: Path, spark: Any) -> AnalysisResult:
     everything = [pipe.id for pipe in KindlingProject(app).manifest.pipes if pipe.id != "hangs"]
     before = files_below(app.parent)
     tables = spark.catalog.listTables()
     made = analyze(app, spark, *everything)
     assert files_below(app.parent) == before
     assert spark.catalog.listTables() == tables  # no table and no temp view is left behind
-    yield made
+    return made
 
 
 def of(result: AnalysisResult, pipe_id: str) -> PipeAnalysis:
@@ -131,12 +133,14 @@ FINDINGS = [
     ("drift", "output_columns", "error", "extra", '"broken.drift"', "schema.drift: fail", "evolve"),
     ("live_type", "output_type", "error", "amount", '"broken.live_type"', "date, and the table has bigint", "cast"),
     ("lacks", "output_columns", "warning", "amount", '"broken.lacks"', "it stays empty", "`amont`"),
-    ("bare", "missing_column", "error", "nothing_like_it", "# line: bare", "no column", "there are `"),
+    ("bare", "missing_column", "error", "nothing_like_it", "# line: bare", "no column", "At that point there are `"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", FINDINGS, ids=lambda case: case[0])
-def test_what_is_wrong_is_told_with_its_line(result: AnalysisResult, app: Path, case: tuple[str, ...]) -> None:
+def test_what_is_wrong_is_told_with_its_line(
+    result: AnalysisResult, app: Path, case: tuple[str, ...]
+) -> None:
     pipe_id, kind, severity, column, marker, message, suggestion = case
     analysis = of(result, pipe_id)
     [finding] = [each for each in analysis.findings if each.column == column]
@@ -152,12 +156,20 @@ def test_what_is_wrong_is_told_with_its_line(result: AnalysisResult, app: Path, 
 def test_an_error_in_a_helper_is_told_with_the_helpers_line(result: AnalysisResult, app: Path) -> None:
     [finding] = of(result, "helper").findings
     assert finding.where == f"{app / 'shop' / 'pipes' / 'helpers.py'}:2"
-    assert (finding.kind.value, finding.column, finding.entity_id) == ("missing_column", "cost", "bronze.orders")
+    assert (finding.kind.value, finding.column, finding.entity_id) == (
+        "missing_column",
+        "cost",
+        "bronze.orders",
+    )
 
 
 def test_broken_sql_of_an_input_is_told_with_its_declaration(result: AnalysisResult) -> None:
     [finding] = of(result, "from_broken_sql").findings
-    assert (finding.kind.value, finding.column, finding.entity_id) == ("missing_column", "amont", "broken.sql")
+    assert (finding.kind.value, finding.column, finding.entity_id) == (
+        "missing_column",
+        "amont",
+        "broken.sql",
+    )
     assert Path(finding.file).name == "tables.py"
     assert finding.suggestion == "Did you mean `amount`?"
 
@@ -165,9 +177,15 @@ def test_broken_sql_of_an_input_is_told_with_its_declaration(result: AnalysisRes
 @pytest.mark.parametrize(
     ("pipe_id", "reason"),
     [
-        ("after_bare", "because of behind.bare: bare, which writes it, failed in this dry run, and behind.bare has no"),
+        (
+            "after_bare",
+            "because of behind.bare: bare, which writes it, failed in this dry run, and behind.bare has no",
+        ),
         ("writes", "its own code writes: it calls a writer of a DataFrame"),
-        ("after_writes", "because of behind.writes: writes, which writes it, was not analysed, and behind.writes has"),
+        (
+            "after_writes",
+            "because of behind.writes: writes, which writes it, was not analysed, and behind.writes has",
+        ),
     ],
 )
 def test_what_cannot_be_analysed_says_why(result: AnalysisResult, pipe_id: str, reason: str) -> None:
@@ -186,7 +204,12 @@ def test_the_result_is_plain_data(result: AnalysisResult) -> None:
     data = json.loads(result.to_json())
     assert data["ok"] is False
     assert tuple(PipeAnalysis.from_data(pipe) for pipe in data["pipes"]) == result.pipes
-    assert of(result, "wide").columns == {"id": "bigint", "item": "string", "amount": "bigint", "country": "string"}
+    assert of(result, "wide").columns == {
+        "id": "bigint",
+        "item": "string",
+        "amount": "bigint",
+        "country": "string",
+    }
 
 
 def test_a_pipe_that_never_ends_is_ended(app: Path, spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,15 +268,19 @@ def test_the_job_fails_with_every_finding_named(app: Path, spark: Any) -> None:
     assert failure.metadata["not_analysed"].value.records[0].data["pipe"] == "after_bare"
 
 
-def test_a_receiver_that_adds_columns_is_heard(app: Path, spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kindling_dagster.runtime import KindlingRuntime
+def test_a_receiver_that_adds_columns_is_heard(
+    app: Path, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pyspark.sql import functions as F
+
+    from kindling_dagster.runtime import KindlingRuntime
 
     start = KindlingRuntime.start
 
     def started(*args: Any, **kwargs: Any) -> Any:
         runtime = start(*args, **kwargs)
         for name, column in (("read.after_read", "day"), ("persist.before_persist", "seen")):
+
             def add(_: Any, df: Any, column: str = column, **__: Any) -> Any:
                 return df.withColumn(column, F.current_date())
 

@@ -23,11 +23,23 @@ def table(entityid, schema=ORDERS, keys=("id",), partitions=(), clusters=(), **t
     )
 
 
-table("raw.orders", provider_type="csv", provider__header="true")
+table("raw.orders", None)
 table("bronze.orders")
 
 # One target per kind of finding; the pipes stand in pipes/broken.py.
-for name in ("column", "attribute", "type", "helper", "raises", "none", "caught", "hangs", "key", "cast", "twice"):
+for name in (
+    "column",
+    "attribute",
+    "type",
+    "helper",
+    "raises",
+    "none",
+    "caught",
+    "hangs",
+    "key",
+    "cast",
+    "twice",
+):
     table(f"broken.{name}")
 table("broken.partition", DAYS, partitions=["day"])
 table("broken.cluster", None, clusters=["day"])

@@ -115,7 +115,8 @@ def from_broken_sql(broken_sql):
 
 @pipe("bronze.orders", "behind.bare")
 def bare(bronze_orders):
-    return bronze_orders.select("nothing_like_it")  # line: bare
+    priced = bronze_orders.select("id", F.lit(1).alias("price"))
+    return priced.select("nothing_like_it")  # line: bare
 
 
 @pipe("behind.bare", "behind.after_bare")

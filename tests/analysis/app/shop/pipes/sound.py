@@ -68,7 +68,9 @@ def extended(bronze_orders):
 
 
 DataPipes.extend(
-    "extended", add_inputs=["sound.keyless"], transform=lambda df, sound_keyless: df.join(sound_keyless, "item")
+    "extended",
+    add_inputs=["sound.keyless"],
+    transform=lambda df, sound_keyless: df.join(sound_keyless, "item"),
 )
 
 
