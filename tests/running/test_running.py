@@ -64,7 +64,9 @@ def app(new_app: Path, spark: Any) -> Path:
     schema = "id long, item string, amount long"
     landed = [(1, "pen", 10), (2, "ink", 20), (3, "pen", 30), (4, "cap", 0)]
     for table, held in (("bronze/orders", landed), ("silver/orders", CLEAN)):
-        spark.createDataFrame(held, schema).write.format("delta").save(str(lake / table))
+        frame = spark.createDataFrame(held, schema).coalesce(1)
+        # As Kindling makes its tables: it follows what has changed through the change feed.
+        frame.write.format("delta").option("delta.enableChangeDataFeed", "true").save(str(lake / table))
     (new_app / "data" / "calls.txt").touch()
     return new_app
 
