@@ -11,6 +11,7 @@ from dagster import (
     in_process_executor,
 )
 
+from kindling_dagster.analysis.job import build_analyze_job
 from kindling_dagster.assets import KindlingAssetGraph, step_of
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.resources import KindlingResource
@@ -27,7 +28,7 @@ def build_kindling_definitions(
     resource: KindlingResource | None = None,
     resource_key: str = "kindling",
 ) -> Definitions:
-    """An app's assets, external assets, resource, and a job over all of its assets.
+    """An app's assets, external assets, resource, a job over all of its assets, and one for a dry run.
 
     The default executor is the in-process one: the app's pipes share one step and one Spark session,
     and a process per step would only add the time to start it.
@@ -64,6 +65,9 @@ def build_kindling_definitions(
     return Definitions(
         assets=[app_assets, *assets.external_specs.values()],
         resources={resource_key: resource or KindlingResource()},
-        jobs=[define_asset_job(f"{name}_all", AssetSelection.assets(*app_assets.keys))],
+        jobs=[
+            define_asset_job(f"{name}_all", AssetSelection.assets(*app_assets.keys)),
+            build_analyze_job(project, resource_key=resource_key),
+        ],
         executor=in_process_executor,
     )

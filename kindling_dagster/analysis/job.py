@@ -10,7 +10,9 @@ from dagster import (
     Failure,
     JobDefinition,
     MetadataValue,
+    Nothing,
     OpExecutionContext,
+    Out,
     Output,
     TableColumn,
     TableRecord,
@@ -57,8 +59,14 @@ def build_analyze_job(
     """
     job_name = name or re.sub(r"\W", "_", f"{project.name}_analyze")
 
-    @op(name=f"{job_name}_pipes", required_resource_keys={resource_key})
-    def analyze(context: OpExecutionContext, config: AnalyzeConfig) -> Output[None]:
+    @op(
+        name=f"{job_name}_pipes",
+        required_resource_keys={resource_key},
+        config_schema=AnalyzeConfig.to_fields_dict(),
+        out=Out(Nothing),
+    )
+    def analyze(context):  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
+        config = AnalyzeConfig(**context.op_config)
         result = _run(context, project, getattr(context.resources, resource_key), config)
         if not result.ok:
             lines = "\n".join(f"- {finding}" for finding in result.errors)
