@@ -119,8 +119,7 @@ def loading(app: App, mode: str, what: str) -> Callable[[], float]:
         ended = subprocess.run(
             [sys.executable, "-m", "benchmarks._loading_child", mode, str(argument)],
             cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             check=False,
         )

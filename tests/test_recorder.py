@@ -1,11 +1,8 @@
-"""What is recorded without Spark equals what Kindling's registries hold after a real start, for every form of app."""
+"""What is recorded of an app without Spark, what is wrong with it, and when it takes a real start."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +12,16 @@ from app_forms import (
     ENTITY,
     PIPE,
     SECRETS,
-    dynamic,
     manifest_cache,
     quick,
     recorded,
-    scaffold,
     small_app,
 )
 
 from kindling_dagster.app_errors import app_place
 from kindling_dagster.errors import DeclarationError, KindlingDagsterError, ProjectError
-from kindling_dagster.manifest import Location, Manifest
+from kindling_dagster.manifest import Location
 from kindling_dagster.project import KindlingProject
-from kindling_dagster.runtime import KindlingRuntime
 
 __all__ = ["manifest_cache", "quick"]
 
@@ -290,153 +284,3 @@ def test_a_pipe_that_asks_for_spark_when_it_runs_is_recorded(tmp_path: Path) -> 
     )
     modules = {"entities/e.py": ENTITY, "pipes/a.py": pipe}
     assert KindlingProject(small_app(tmp_path, modules)).manifest.app.recorded_by == "recorder"
-
-
-# Against Kindling itself
-
-
-def live_entities(runtime: KindlingRuntime) -> dict[str, dict[str, Any]]:
-    """Kindling's entity registry, as plain data."""
-    found = {}
-    for entity_id in runtime.entities.get_entity_ids():
-        entity = runtime.entities.get_entity_definition(entity_id)
-        schema = entity.schema
-        if isinstance(schema, list):
-            schema = type(runtime.spark.range(0).schema)(schema)
-        derivations = runtime.entities.derivations_for(entity_id)
-        found[entity_id] = {
-            "name": entity.name,
-            "tags": dict(entity.tags),
-            "merge_columns": tuple(entity.merge_columns or ()),
-            "partition_columns": tuple(entity.partition_columns or ()),
-            "cluster_columns": tuple(entity.cluster_columns or ()),
-            "schema": None if schema is None else json.loads(schema.json())["fields"],
-            "sql": entity.sql,
-            "clone_of": next((d.clone_of for d in derivations if d.is_clone), ""),
-            "location": live_location(runtime, entity),
-        }
-    return found
-
-
-def live_location(runtime: KindlingRuntime, entity: Any) -> tuple[str, str] | None:
-    """Where Kindling's Delta provider would read and write."""
-    if entity.sql is not None or entity.tags.get("provider_type", "delta") != "delta":
-        return None
-    reference = runtime.providers.get_provider("delta")._get_table_reference(entity)
-    if reference.access_mode == "storage":
-        return ("path", reference.table_path)
-    return ("table", reference.table_name)
-
-
-def live_pipes(runtime: KindlingRuntime) -> dict[str, dict[str, Any]]:
-    from kindling.data_pipes import resolve_driving_entity_ids
-
-    found = {}
-    for pipe_id in runtime.pipes.get_pipe_ids():
-        pipe = runtime.pipes.get_pipe_definition(pipe_id)
-        derivations = runtime.pipes.derivations_for(pipe_id)
-        found[pipe_id] = {
-            "name": pipe.name,
-            "tags": dict(pipe.tags),
-            "input_entity_ids": tuple(pipe.input_entity_ids),
-            "output_entity_id": pipe.output_entity_id,
-            "output_type": pipe.output_type,
-            "driving_entity_ids": tuple(resolve_driving_entity_ids(pipe)),
-            "use_watermark": pipe.use_watermark,
-            "clone_of": next((d.clone_of for d in derivations if d.is_clone), ""),
-            "extended": any(not d.is_clone for d in derivations),
-        }
-    return found
-
-
-def manifest_entities(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    return {
-        entity.id: {
-            "name": entity.name,
-            "tags": {name: SECRETS.get(value[8:], value) for name, value in entity.tags.items()},
-            "merge_columns": entity.merge_columns,
-            "partition_columns": entity.partition_columns,
-            "cluster_columns": entity.cluster_columns,
-            "schema": None if entity.schema is None else [dict(field) for field in entity.schema],
-            "sql": entity.sql,
-            "clone_of": entity.clone_of,
-            "location": None if entity.provider != "delta" else manifest_location(entity.location),
-        }
-        for entity in manifest.entities
-    }
-
-
-def manifest_location(location: Location) -> tuple[str, str]:
-    return ("path", SECRETS[location.value]) if location.kind == "secret" else (location.kind, location.value)
-
-
-def manifest_pipes(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    names = (
-        "name",
-        "input_entity_ids",
-        "output_entity_id",
-        "output_type",
-        "driving_entity_ids",
-        "use_watermark",
-    )
-    return {
-        pipe.id: {name: getattr(pipe, name) for name in (*names, "clone_of", "extended")}
-        | {"tags": dict(pipe.tags)}
-        for pipe in manifest.pipes
-    }
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from kindling_dagster.spark import build_session
-
-    before = Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("spark"))
-    session = build_session({"spark.master": "local[2]", "spark.sql.shuffle.partitions": 2})
-    yield session
-    os.chdir(before)
-    session.stop()
-
-
-FORMS = {
-    "scaffold": (scaffold, "scaffold", "recorder"),
-    "kitchen": (lambda _: APPS / "kitchen", "scaffold", "recorder"),
-    "kitchen in catalog mode": (lambda _: APPS / "kitchen", "scaffold", "recorder"),
-    "entry point": (lambda _: APPS / "counter", "entry_point", "recorder"),
-    "packages": (lambda _: APPS / "kitchen" / "src" / "kitchen", "packages", "recorder"),
-    "dynamic": (dynamic, "dynamic", "initialized"),
-}
-
-
-@pytest.mark.spark
-@pytest.mark.parametrize("case", FORMS)
-def test_manifest_equals_kindlings_registries(
-    case: str, spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make, form, recorded_by = FORMS[case]
-    for key, value in SECRETS.items():
-        monkeypatch.setenv(key, value)
-    environment = "prod" if "catalog" in case else "local"
-    project = KindlingProject(make(tmp_path), environment=environment, working_dir=tmp_path)
-    manifest = project.manifest
-    with KindlingRuntime.start(project, spark) as runtime:
-        entities, pipes = live_entities(runtime), live_pipes(runtime)
-        entries = set(runtime.ingestion.get_entry_ids())
-    assert entities
-    assert manifest_entities(manifest) == entities
-    assert manifest_pipes(manifest) == pipes
-    assert {entry.id for entry in manifest.ingestion} == entries
-    assert (manifest.app.form, manifest.app.recorded_by) == (form, recorded_by)
-    text = manifest.to_json()
-    assert [value for value in SECRETS.values() if value in text] == []
-
-
-@pytest.mark.spark
-def test_a_real_start_records_the_same_also_without_some_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for key, value in SECRETS.items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.delenv("KITCHEN_API_TOKEN")
-    initialized = KindlingProject(APPS / "kitchen", form="dynamic").manifest
-    assert initialized.app.recorded_by == "initialized"
-    for part in ("entities", "pipes", "ingestion", "settings", "secrets", "problems"):
-        assert getattr(initialized, part) == getattr(recorded("kitchen"), part), part
