@@ -42,6 +42,7 @@ SETTING_PREFIXES = (
     "kindling.delta",
     "kindling.streaming",
     "kindling.dagster",
+    "kindling.signals",
     "spark_configs",
 )
 """The settings a manifest carries: those that matter for planning and running."""

@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Protocol
 from kindling.signaling import SignalProvider
 
 from kindling_dagster.manifest import Manifest
+from kindling_dagster.signals.dispatch import SignalDispatcher
 from kindling_dagster.signals.emitter import AsyncSignalEmitter
 from kindling_dagster.signals.payloads import CachePayload
+from kindling_dagster.signals.settings import SignalSettings
 
 DEFAULT_LEVEL = "MEMORY_AND_DISK"
 AFTER_READ = "read.after_read"
@@ -92,6 +94,7 @@ class EntityCache(AsyncSignalEmitter):
         max_bytes: Larger entities, and those of unknown size, are not shared; None for no limit.
         size_of: Bytes of an entity's table, None where not known.
         run_id: Named in the signals.
+        dispatcher: Delivers asynchronous signals; shared with the execution.
     """
 
     EMITS: ClassVar[list[str]] = [
@@ -111,8 +114,9 @@ class EntityCache(AsyncSignalEmitter):
         max_bytes: int | None = None,
         size_of: Callable[[str], int | None] | None = None,
         run_id: str = "",
+        dispatcher: SignalDispatcher | None = None,
     ) -> None:
-        self._init_signal_emitter(signals)
+        self._init_signal_emitter(signals, SignalSettings.from_config(manifest.settings), dispatcher)
         self._manifest = manifest
         self._signals = signals
         self._auto = auto_cache

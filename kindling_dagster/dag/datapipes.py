@@ -23,6 +23,8 @@ from kindling_dagster.engines.base import RunOptions
 from kindling_dagster.errors import RunError
 from kindling_dagster.manifest import AppRef, EntitySpec, Location, Manifest, PipeSpec
 from kindling_dagster.options import OptionLayer, resolve_options
+from kindling_dagster.signals.dispatch import SIGNAL_SECONDS, SignalDispatcher
+from kindling_dagster.signals.settings import SignalSettings
 from kindling_dagster.sql_tables import entities_read
 
 
@@ -112,6 +114,7 @@ def _execute(
     run_id = str(uuid.uuid4())
     gate = WriteGate()
     gate.connect(signals)
+    dispatcher = SignalDispatcher(SignalSettings.from_config(manifest.settings))
 
     def run_pipe(pipe_id: str) -> None:
         execution.run_datapipes([pipe_id], no_watermark=options.pipes[pipe_id].full_refresh)
@@ -130,11 +133,14 @@ def _execute(
                 level=options.cache_level,
                 max_bytes=options.cache_max_bytes,
                 run_id=run_id,
+                dispatcher=dispatcher,
             ),
             run_id=run_id,
+            dispatcher=dispatcher,
         ).execute(pipe_ids, strategy)
     finally:
         gate.close()
+        dispatcher.shutdown(SIGNAL_SECONDS)
 
 
 def _told(result: ExecutionResult) -> str:
@@ -161,7 +167,7 @@ def registered_manifest() -> Manifest:
         pipes=tuple(
             _pipe(pipe_registry.get_pipe_definition(pipe_id)) for pipe_id in pipe_registry.get_pipe_ids()
         ),
-        settings=_execution_settings(),
+        settings={**_settings("kindling.execution"), **_settings("kindling.signals")},
     )
 
 
@@ -193,8 +199,8 @@ def _pipe(pipe: Any) -> PipeSpec:
     )
 
 
-def _execution_settings() -> dict[str, Any]:
-    """``kindling.execution.*``, flattened to dotted lower-case keys."""
+def _settings(section: str) -> dict[str, Any]:
+    """A section of the app's settings, flattened to dotted lower-case keys."""
     flat: dict[str, Any] = {}
 
     def flatten(prefix: str, value: Any) -> None:
@@ -204,5 +210,5 @@ def _execution_settings() -> dict[str, Any]:
         elif value is not None:
             flat[prefix] = value
 
-    flatten("kindling.execution", get_kindling_service(ConfigService).get("kindling.execution", None))
+    flatten(section, get_kindling_service(ConfigService).get(section, None))
     return flat

@@ -17,6 +17,7 @@ from kindling_dagster.dag.results import ExecutionResult, PipeError, PipeResult,
 from kindling_dagster.dag.strategy import ExecutionStrategy
 from kindling_dagster.engines.base import PipeFinished, PipeStarted, RunEvent, RunOptions
 from kindling_dagster.manifest import Manifest
+from kindling_dagster.signals.dispatch import SignalDispatcher
 from kindling_dagster.signals.emitter import AsyncSignalEmitter
 from kindling_dagster.signals.payloads import (
     ExecutionFailedPayload,
@@ -27,6 +28,7 @@ from kindling_dagster.signals.payloads import (
     PlannedPipePayload,
     PlanPayload,
 )
+from kindling_dagster.signals.settings import SignalSettings
 
 _SKIPPED = (PipeStatus.SKIPPED, PipeStatus.UPSTREAM_FAILED, PipeStatus.NOT_STARTED)
 _CANCELLED = (PipeStatus.CANCELLED, PipeStatus.NOT_STARTED)
@@ -45,6 +47,7 @@ class ExecutionOrchestrator(AsyncSignalEmitter):
         durations: Seconds that pipes took in the past, where known.
         cache: Shares frames among pipes that read the same entity; None for no caching.
         run_id: Named in every signal; made up when empty.
+        dispatcher: Delivers asynchronous signals; one of its own when None.
     """
 
     EMITS: ClassVar[list[str]] = [
@@ -76,8 +79,9 @@ class ExecutionOrchestrator(AsyncSignalEmitter):
         durations: Mapping[str, float] | None = None,
         cache: EntityCache | None = None,
         run_id: str = "",
+        dispatcher: SignalDispatcher | None = None,
     ) -> None:
-        self._init_signal_emitter(signals)
+        self._init_signal_emitter(signals, SignalSettings.from_config(manifest.settings), dispatcher)
         self._manifest = manifest
         self._pipe_executor = pipe_executor
         self._options = options or RunOptions()

@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any
 
 from kindling_dagster.engines.base import RunEvent, SignalSeen
+from kindling_dagster.signals.catalog import declared_signals
 from kindling_dagster.signals.payloads import PAYLOAD_BY_SIGNAL, decode
+from kindling_dagster.signals.receivers import signals_of
 
 SKIPPED = "datapipes.pipe_skipped"
 
@@ -35,8 +37,13 @@ class SignalListener:
         self._disconnects: list[Callable[[], None]] = []
 
     def connect(self, signals: Any, more: Iterable[str] = ()) -> None:
-        """Listen to all signals of a Kindling SignalProvider that are known, and to ``more``."""
-        for name in dict.fromkeys((*PAYLOAD_BY_SIGNAL, *more)):
+        """Listen to the signals of a Kindling SignalProvider.
+
+        That is those the package knows, those that emitters of the app declare in EMITS, those the
+        provider has already, and ``more``.
+        """
+        names = (*PAYLOAD_BY_SIGNAL, *declared_signals(), *signals_of(signals), *more)
+        for name in dict.fromkeys(names):
             signal = signals.create_signal(name)
             receiver = self._receiver(name)
             signal.connect(receiver, weak=False)

@@ -19,6 +19,8 @@ from kindling_dagster.engines.masking import masked
 from kindling_dagster.errors import DeclarationError
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.runtime import KindlingRuntime
+from kindling_dagster.signals.dispatch import SIGNAL_SECONDS, SignalDispatcher
+from kindling_dagster.signals.settings import SignalSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -53,6 +55,7 @@ class PipeRunner:
         self._gate = WriteGate()
         self._canceller = SparkCanceller(spark, request.run_id, self._gate)
         self._listener = SignalListener(emit)
+        self._dispatcher = SignalDispatcher(SignalSettings.from_config(manifest.settings))
         self._cache = EntityCache(
             manifest,
             runtime.signals,
@@ -61,6 +64,7 @@ class PipeRunner:
             max_bytes=request.options.cache_max_bytes,
             size_of=self._commits.size,
             run_id=request.run_id,
+            dispatcher=self._dispatcher,
         )
         self._exit = ExitStack()
 
@@ -71,6 +75,8 @@ class PipeRunner:
         self._exit.callback(self._gate.close)
         self._listener.connect(self._runtime.signals, self._request.signals)
         self._exit.callback(self._listener.close)
+        # Ends first: what is still on its way must be heard.
+        self._exit.callback(self._dispatcher.shutdown, SIGNAL_SECONDS)
         if options.entity_tags:
             # Applied once around everything: Kindling's overrides belong to the registry, not to a thread.
             tags = {entity_id: dict(values) for entity_id, values in options.entity_tags.items()}
@@ -92,6 +98,7 @@ class PipeRunner:
             durations=self._request.durations,
             cache=self._cache,
             run_id=self._request.run_id,
+            dispatcher=self._dispatcher,
         )
 
     def run_pipe(self, pipe_id: str) -> PipeOutcome:

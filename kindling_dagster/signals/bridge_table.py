@@ -98,7 +98,8 @@ class SignalBridge:
 
     Args:
         rules: By signal name, or pattern with ``*``; an exact name comes before a pattern, a longer pattern
-            before a shorter one. An app's own signals are heard only if they are named here exactly.
+            before a shorter one. An app's own signals are heard when an emitter declares them in EMITS, when
+            they were created before the run, or when they are named here exactly.
         interval: Seconds between two events of one signal on one asset, once there were more than ``burst``;
             those between are added up into the next.
         burst: So many of each signal and asset go through at once. High-rate signals have one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -227,12 +227,21 @@ def list_emitters(packages: Sequence[str] = (KINDLING, OURS)) -> tuple[EmitterCl
         SignalError: A package is not installed.
     """
     found = {emitter.path: emitter for package in packages for emitter in scan_package(package).emitters}
+    for loaded in _loaded_emitters():
+        found.setdefault(loaded.path, loaded)
+    return tuple(found[path] for path in sorted(found))
+
+
+def declared_signals() -> frozenset[str]:
+    """The signals that emitter classes loaded in this process declare in EMITS, an app's own among them."""
+    return frozenset(signal for loaded in _loaded_emitters() for signal in loaded.signals)
+
+
+def _loaded_emitters() -> Iterator[EmitterClass]:
     for loaded in _subclasses(SignalEmitter):
         signals = loaded.__dict__.get("EMITS")
-        path = f"{loaded.__module__}.{loaded.__qualname__}"
-        if signals and path not in found:
-            found[path] = EmitterClass(loaded.__qualname__, loaded.__module__, tuple(signals))
-    return tuple(found[path] for path in sorted(found))
+        if signals:
+            yield EmitterClass(loaded.__qualname__, loaded.__module__, tuple(signals))
 
 
 def _subclasses(base: type[Any]) -> list[type[Any]]:

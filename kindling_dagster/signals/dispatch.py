@@ -23,6 +23,9 @@ from kindling_dagster.signals.settings import Backpressure, SignalSettings
 
 logger = logging.getLogger("kindling_dagster.signals")
 
+SIGNAL_SECONDS: Final = 30.0
+"""How long the end of an execution waits for subscribers that are behind."""
+
 _TURN: Final = 64
 """Signals a thread delivers for one name before another name gets its turn."""
 _EXIT_SECONDS: Final = 5.0

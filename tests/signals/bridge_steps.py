@@ -124,10 +124,10 @@ def run_step(
 
     instance = instance or shared_instance()
     result = materialize([step], instance=instance, raise_on_error=False)
-    return Step(result.success, list(_lines(instance, result.run_id)), instance, result.run_id)
+    return Step(result.success, list(lines_of(instance, result.run_id)), instance, result.run_id)
 
 
-def _lines(instance: DagsterInstance, run_id: str) -> Iterator[Line]:
+def lines_of(instance: DagsterInstance, run_id: str) -> Iterator[Line]:
     for entry in instance.all_logs(run_id):
         event = entry.dagster_event
         if event is None:
