@@ -81,9 +81,18 @@ def pipe_note(payload: Payload, context: BridgeContext) -> Iterable[Output]:
         yield from log()(payload, context)
 
 
-def failure(payload: Payload, context: BridgeContext) -> Iterable[Output]:  # noqa: ARG001
-    """Gathered for the step's failure."""
+def failure(payload: Payload, context: BridgeContext) -> Iterable[Output]:
+    """Gathered for the step's failure, and told of the asset that was to be written."""
     yield StepError()
+    said = told(payload)
+    pipes = (said.get(name) for name in ("pipe_id", "reader_id"))
+    entities = (said.get(name) for name in ("output_entity_id", "entity_id"))
+    keys = (*map(context.output_of, pipes), *map(context.asset_of, entities))
+    key = next((key for key in keys if key is not None), None)
+    if key is not None:
+        text = getattr(payload, "error_text", "") or said.get("error") or "?"
+        error_type = said.get("error_type")
+        yield AssetFacts(key, {"kindling/error": _short(f"{error_type}: {text}" if error_type else text)})
 
 
 def retrying(payload: Payload, context: BridgeContext) -> Iterable[Output]:  # noqa: ARG001

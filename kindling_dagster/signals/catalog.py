@@ -102,6 +102,7 @@ _OBSERVATION = (DagsterEvent.OBSERVATION,)
 _HEALTH = (DagsterEvent.OBSERVATION, DagsterEvent.CHECK)
 _ASSET = (DagsterEvent.ASSET_METADATA,)
 _FAILURE = (DagsterEvent.FAILURE,)
+_ASSET_FAILURE = (DagsterEvent.FAILURE, DagsterEvent.ASSET_METADATA)
 
 # A namespace's events, then the exceptions by name.
 _EVENTS_BY_NAMESPACE: Final[Mapping[str, tuple[DagsterEvent, ...]]] = {
@@ -121,28 +122,28 @@ _EVENTS_BY_NAMESPACE: Final[Mapping[str, tuple[DagsterEvent, ...]]] = {
 }
 _EVENTS_BY_NAME: Final[Mapping[str, tuple[DagsterEvent, ...]]] = {
     "persist.after_persist": (DagsterEvent.MATERIALIZATION,),
-    "persist.persist_failed": _FAILURE,
+    "persist.persist_failed": _ASSET_FAILURE,
     "persist.watermark_saved": _ASSET,
-    "datapipes.pipe_failed": _FAILURE,
+    "datapipes.pipe_failed": _ASSET_FAILURE,
     "datapipes.run_failed": _FAILURE,
     "datapipes.lineage_applied": (DagsterEvent.MATERIALIZATION_METADATA,),
     "datapipes.version_changed": (DagsterEvent.MATERIALIZATION_METADATA,),
     "datapipes.lineage_audit": _HEALTH,
     "orchestrator.execution_failed": _FAILURE,
-    "orchestrator.pipe_failed": _FAILURE,
-    "orchestrator.pipe_timed_out": _FAILURE,
-    "orchestrator.pipe_stuck": _FAILURE,
+    "orchestrator.pipe_failed": _ASSET_FAILURE,
+    "orchestrator.pipe_timed_out": _ASSET_FAILURE,
+    "orchestrator.pipe_stuck": _ASSET_FAILURE,
     "orchestrator.cache_recommended": _ASSET,
     "orchestrator.cache_hit": _ASSET,
     "orchestrator.cache_miss": _ASSET,
     "orchestrator.cache_released": _ASSET,
     "stage.execute_failed": _FAILURE,
-    "entity.ensure_failed": _FAILURE,
-    "entity.merge_failed": _FAILURE,
-    "entity.append_failed": _FAILURE,
-    "entity.write_failed": _FAILURE,
-    "entity.replace_failed": _FAILURE,
-    "watermark.save_failed": _FAILURE,
+    "entity.ensure_failed": _ASSET_FAILURE,
+    "entity.merge_failed": _ASSET_FAILURE,
+    "entity.append_failed": _ASSET_FAILURE,
+    "entity.write_failed": _ASSET_FAILURE,
+    "entity.replace_failed": _ASSET_FAILURE,
+    "watermark.save_failed": _ASSET_FAILURE,
     "file_ingestion.process_failed": _FAILURE,
     "file_ingestion.file_failed": _FAILURE,
     "streaming.query_healthy": _HEALTH,

@@ -146,8 +146,8 @@ def test_specs_are_complete() -> None:
     ("name", "event", "subject"),
     [
         ("persist.after_persist", "materialization", "output_entity_id"),
-        ("persist.persist_failed", "failure", "output_entity_id"),
-        ("datapipes.pipe_failed", "failure", "pipe_id"),
+        ("persist.persist_failed", "failure, asset metadata", "output_entity_id"),
+        ("datapipes.pipe_failed", "failure, asset metadata", "pipe_id"),
         ("datapipes.pipe_skipped", "step log", "pipe_id"),
         ("orchestrator.generation_started", "step log", ""),
         ("orchestrator.cache_hit", "asset metadata", "entity_id"),
