@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,8 +111,20 @@ def main() -> None:
     show_default=True,
     help="With --analyze: seconds a pipe may take; 0 for no limit.",
 )
+@click.option(
+    "--watermarks",
+    is_flag=True,
+    help="With --analyze: the runs read only new data, by Kindling's watermarks.",
+)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def check(project: KindlingProject, analyze: bool, pipes: tuple[str, ...], timeout: float, form: str) -> None:
+def check(
+    project: KindlingProject,
+    analyze: bool,
+    pipes: tuple[str, ...],
+    timeout: float,
+    watermarks: bool,
+    form: str,
+) -> None:
     """Load an app and print what is wrong with it; exit code 1 when a pipe could not run."""
     if pipes and not analyze:
         raise click.UsageError("--pipe goes with --analyze.")
@@ -120,7 +133,7 @@ def check(project: KindlingProject, analyze: bool, pipes: tuple[str, ...], timeo
     # Progress belongs to the error output where the other is JSON.
     console = Console(highlight=False, soft_wrap=True, stderr=form == "json")
     _print_problems(console, manifest)
-    result = _analyze(console, project, pipes, timeout) if analyze else None
+    result = _analyze(console, project, pipes, timeout, watermarks) if analyze else None
     if form == "json":
         problems = [asdict(problem) for problem in manifest.problems]
         analysis = result.to_data() if result is not None else None
@@ -145,21 +158,25 @@ def _print_problems(console: Console, manifest: Manifest) -> None:
 
 
 def _analyze(
-    console: Console, project: KindlingProject, pipes: tuple[str, ...], timeout: float
+    console: Console, project: KindlingProject, pipes: tuple[str, ...], timeout: float, watermarks: bool
 ) -> AnalysisResult:
     from kindling_dagster.analysis.report import print_findings, print_pipe
     from kindling_dagster.analysis.run import analyze_project
     from kindling_dagster.spark import build_session
 
     result = AnalysisResult(())
-    for event in analyze_project(project, build_session, pipes or None, timeout=timeout or None):
-        match event:
-            case LogLine(_, message):
-                console.print(f"[dim]{_plain(message)}[/]")
-            case PipeAnalysis():
-                print_pipe(console, event)
-            case AnalysisResult():
-                result = event
+    events = analyze_project(
+        project, build_session, pipes or None, timeout=timeout or None, watermarks=watermarks
+    )
+    with closing(events):
+        for event in events:
+            match event:
+                case LogLine(_, message):
+                    console.print(f"[dim]{_plain(message)}[/]")
+                case PipeAnalysis():
+                    print_pipe(console, event)
+                case AnalysisResult():
+                    result = event
     print_findings(console, result)
     return result
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kindling_dagster.analysis.explain import explain, place
 from kindling_dagster.analysis.findings import AnalysisResult, Finding, FindingKind, PipeAnalysis, Verdict
 from kindling_dagster.analysis.guard import WriteGuard, WriteRefusedError
-from kindling_dagster.analysis.schemas import Known, SchemaBook, Unknown
+from kindling_dagster.analysis.schemas import Known, SchemaBook, Unknown, with_source_columns
 from kindling_dagster.analysis.sinks import Mismatch, mismatches, schema_after, type_name
 from kindling_dagster.dag.cancellation import SparkCanceller
 from kindling_dagster.dag.executor import GenerationExecutor
@@ -62,6 +62,7 @@ class Analyzer:
         spark: The session.
         emit: Told of each pipe as it starts and ends; called on the thread that calls ``run``.
         timeout: Seconds a pipe may take; None for no limit.
+        watermarks: Whether the runs read only new data, by Kindling's watermarks.
     """
 
     def __init__(
@@ -71,13 +72,16 @@ class Analyzer:
         spark: SparkSession,
         emit: Callable[[AnalysisEvent], None],
         timeout: float | None,
+        watermarks: bool = False,
     ) -> None:
+        self._watermarks = watermarks
         self._project = project
         self._manifest = project.manifest
         self._runtime = runtime
         self._spark = spark
         self._emit = emit
         self._book = SchemaBook(self._manifest, runtime, spark)
+        self._guard = WriteGuard(runtime.providers)
         self._receivers = _receivers()
         self._threads: list[threading.Thread] = []
         self._analyses: dict[str, PipeAnalysis] = {}
@@ -103,7 +107,7 @@ class Analyzer:
             RunError: A dry run is going on in this process already.
         """
         plan = BatchExecutionStrategy().plan(PipeGraphBuilder(self._manifest).build_graph(pipe_ids))
-        with WriteGuard(self._runtime.providers).opened(self._still_running):
+        with self._guard.opened(self._still_running):
             self._executor.execute_plan(plan, self._analyse)
         return AnalysisResult(tuple(self._analyses.values()))
 
@@ -240,9 +244,15 @@ class Analyzer:
 
     def _frame(self, pipe: Any, entity_id: str, known: Known) -> DataFrame:
         """An empty frame as the pipe would be handed it: also receivers of ``read.after_read`` have seen it."""
-        frame = self._spark.createDataFrame([], known.schema).limit(
-            0
-        )  # which runs no job where it is counted
+        from kindling.data_pipes import resolve_driving_entity_ids
+
+        schema = known.schema
+        stored_in_delta = self._manifest.entities_by_id[entity_id].provider == "delta"
+        driving = self._watermarks and pipe.use_watermark and entity_id in resolve_driving_entity_ids(pipe)
+        if driving and stored_in_delta:
+            schema = with_source_columns(schema)
+        # With limit(0) Spark sees that there is nothing to read, and collects without a job.
+        frame = self._spark.createDataFrame([], schema).limit(0)
         changed, _ = self._receivers.emit_chained(
             "read.after_read",
             "df",
@@ -250,7 +260,7 @@ class Analyzer:
             df=frame,
             entity_id=entity_id,
             pipe_id=pipe.pipeid,
-            used_watermark=False,
+            used_watermark=driving,
         )
         return changed
 
@@ -301,7 +311,13 @@ class Analyzer:
             if refused is not None:
                 raise refused from error
             columns = {entity_id: known.schema.names for entity_id, known in progress.inputs.items()}
-            progress.findings.append(explain(progress.pipe_id, error, columns))
+            finding = explain(progress.pipe_id, error, columns)
+            if finding.kind is FindingKind.PIPE_ERROR and self._guard.asked_for_rows():
+                at = f" ({finding.where})" if finding.where else ""
+                raise _NotAnalysed(
+                    f"its own code looks at rows, and a dry run has none: {finding.message}{at}"
+                ) from error
+            progress.findings.append(finding)
             return None
 
     def _finding(self, progress: _Progress, mismatch: Mismatch) -> Finding:

@@ -59,6 +59,9 @@ _VIEWS = (
 )
 
 
+_ACTIONS = ("collect", "count", "head", "take", "tail", "isEmpty", "toPandas", "toLocalIterator", "foreach")
+
+
 class WriteRefusedError(RunError):
     """A pipe's own code was about to write during a dry run."""
 
@@ -103,6 +106,7 @@ class WriteGuard:
         self._open = False
         self._barred: frozenset[threading.Thread] = frozenset()
         self._views: dict[str, Callable[[], None]] = {}
+        self._asked_for_rows: set[threading.Thread] = set()
 
     @contextmanager
     def opened(self, still_running: Callable[[], Iterable[threading.Thread]]) -> Iterator[WriteGuard]:
@@ -127,6 +131,10 @@ class WriteGuard:
             if not self._barred:
                 undo.close()
             self._one_at_a_time.release()
+
+    def asked_for_rows(self) -> bool:
+        """Whether this thread's code has looked at a frame's rows, of which there are none."""
+        return threading.current_thread() in self._asked_for_rows
 
     def _refuses(self) -> bool:
         return self._open or threading.current_thread() in self._barred
@@ -153,6 +161,8 @@ class WriteGuard:
         for frame in _frame_classes():
             for name in _VIEWS:
                 self._wrap(undo, frame, name, self._noted_view)
+            for name in _ACTIONS:
+                self._wrap(undo, frame, name, self._noted_action)
 
     def _refuse(self, undo: ExitStack, owner: type, name: str, what: str) -> None:
         def refusing(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -203,6 +213,14 @@ class WriteGuard:
             if self._open and "Global" not in original.__name__:
                 self._note_view(frame.sparkSession, name)
             return original(frame, name)
+
+        return noted
+
+    def _noted_action(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            self._asked_for_rows.add(threading.current_thread())
+            return original(*args, **kwargs)
 
         return noted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from typing import Any
 
 from dagster import (
@@ -22,7 +23,7 @@ from dagster import (
 )
 from pydantic import Field
 
-from kindling_dagster.analysis.findings import AnalysisResult, PipeAnalysis, Verdict
+from kindling_dagster.analysis.findings import AnalysisResult, Finding, PipeAnalysis, Verdict
 from kindling_dagster.engines.base import LogLine
 from kindling_dagster.errors import RunError
 from kindling_dagster.project import KindlingProject
@@ -87,17 +88,22 @@ def _run(
     from kindling_dagster.analysis.run import analyze_project
 
     events = analyze_project(
-        project, resource.create_session, config.pipes or None, timeout=config.timeout or None
+        project,
+        resource.create_session,
+        config.pipes or None,
+        timeout=config.timeout or None,
+        watermarks=resource.watermarks,
     )
     result: AnalysisResult | None = None
-    for event in events:
-        match event:
-            case AnalysisResult():
-                result = event
-            case LogLine(level, message):
-                context.log.log(level, message)
-            case PipeAnalysis():
-                _log(context, event)
+    with closing(events):
+        for event in events:
+            match event:
+                case AnalysisResult():
+                    result = event
+                case LogLine(level, message):
+                    context.log.log(level, message)
+                case PipeAnalysis():
+                    _log(context, event)
     if result is None:
         raise RunError("The dry run ended without a result.")
     return result
@@ -128,7 +134,7 @@ def _metadata(result: AnalysisResult) -> dict[str, Any]:
     return metadata
 
 
-def _row(finding: Any) -> dict[str, str]:
+def _row(finding: Finding) -> dict[str, str]:
     values = (
         finding.severity,
         finding.pipe_id,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kindling_dagster.analysis.analyzer import AnalysisEvent, Analyzer
@@ -33,7 +34,8 @@ def analyze_project(
     pipe_ids: Iterable[str] | None = None,
     *,
     timeout: float | None = DEFAULT_TIMEOUT,
-) -> Iterator[AnalysisEvent | AnalysisResult]:
+    watermarks: bool = False,
+) -> Generator[AnalysisEvent | AnalysisResult, None, None]:
     """Call each pipe's function on empty frames and tell what is wrong; writes nothing.
 
     Gives what happens as it happens, and an AnalysisResult last. Closing the iterator early cancels
@@ -44,6 +46,8 @@ def analyze_project(
         create_session: Makes the Spark session; called on the thread that then owns Spark.
         pipe_ids: The pipes, in any order; all of the app when None.
         timeout: Seconds a pipe may take; None for no limit.
+        watermarks: Whether the runs read only new data, by Kindling's watermarks: driving inputs then
+            carry ``SourceVersion`` and ``SourceTimestamp``.
 
     Raises:
         PlanError: A pipe is not declared.
@@ -58,7 +62,7 @@ def analyze_project(
     # Before anything starts: what cannot be planned must not cost a session.
     chosen = PipeGraphBuilder(project.manifest).build_graph(pipe_ids).pipe_ids
     events: queue.SimpleQueue[AnalysisEvent | AnalysisResult | None] = queue.SimpleQueue()
-    session = _Session(project, create_session, chosen, timeout, events.put)
+    session = _Session(project, create_session, _Scope(chosen, timeout, watermarks), events.put)
     thread = SparkThread(f"dry run of {project.name}")
 
     def work() -> None:
@@ -89,6 +93,15 @@ def _await_end(done: Future[None]) -> None:
         ) from error
 
 
+@dataclass(frozen=True)
+class _Scope:
+    """What a dry run looks at, and how; see ``analyze_project``."""
+
+    pipe_ids: tuple[str, ...]
+    timeout: float | None
+    watermarks: bool
+
+
 class _Session:
     """The part on the Spark thread; can be cancelled from another at any moment, also before it runs."""
 
@@ -96,14 +109,12 @@ class _Session:
         self,
         project: KindlingProject,
         create_session: Callable[[], SparkSession],
-        pipe_ids: tuple[str, ...],
-        timeout: float | None,
+        scope: _Scope,
         emit: Callable[[AnalysisEvent | AnalysisResult], None],
     ) -> None:
         self._project = project
         self._create_session = create_session
-        self._pipe_ids = pipe_ids
-        self._timeout = timeout
+        self._scope = scope
         self._emit = emit
         self._lock = threading.Lock()
         self._analyzer: Analyzer | None = None
@@ -125,12 +136,15 @@ class _Session:
         try:
             with KindlingRuntime.start(self._project, spark) as runtime:
                 self._emit(LogLine("info", f"Spark {spark.version} and app {self._project.name} are up."))
-                analyzer = Analyzer(self._project, runtime, spark, self._emit, self._timeout)
+                scope = self._scope
+                analyzer = Analyzer(
+                    self._project, runtime, spark, self._emit, scope.timeout, scope.watermarks
+                )
                 with self._lock:
                     self._analyzer = analyzer
                     if self._cancelled:
                         analyzer.cancel(self._cancelled)
-                self._emit(analyzer.run(self._pipe_ids))
+                self._emit(analyzer.run(scope.pipe_ids))
         finally:
             if owned:
                 spark.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlglot
-from pyspark.sql.types import StructType
+from pyspark.sql.types import LongType, StructField, StructType, TimestampType
 from sqlglot import exp
 
 from kindling_dagster.analysis.sinks import Sink
@@ -228,6 +228,13 @@ class SchemaBook:
         entity = self._runtime.entities.get_entity_definition(entity_id)
         schema: StructType = FixtureCSVEntityProvider(path).read_entity(entity).schema
         return schema
+
+
+def with_source_columns(schema: StructType) -> StructType:
+    """The schema of an incremental read: Kindling adds the commit's version and time to each row."""
+    added = [StructField("SourceVersion", LongType()), StructField("SourceTimestamp", TimestampType())]
+    names = {column.name.lower() for column in added}
+    return StructType([column for column in schema.fields if column.name.lower() not in names] + added)
 
 
 def _runs_locally() -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pyspark.sql.types import ArrayType, DataType, MapType, NullType, StructField, StructType
+from pyspark.sql.types import ArrayType, DataType, MapType, NullType, StructType
 
 from kindling_dagster.analysis.findings import FindingKind
 
@@ -118,10 +118,10 @@ def schema_after(sink: Sink, output: StructType) -> StructType:
     A whole replacement takes the output's schema; every other write keeps the target's columns and
     types, and adds the columns it does not have (Kindling writes with schema evolution on).
     """
-    if sink.target is None or (sink.mode == "replace" and (sink.table is not None or not sink.strict)):
-        base: list[StructField] = []
-    else:
-        base = list(sink.target.fields)
+    # Only Delta makes a table of what is declared before the first rows come.
+    target = sink.target if sink.strict else sink.table
+    replaced = sink.mode == "replace" and sink.table is not None
+    base = [] if target is None or replaced else list(target.fields)
     known = _Columns(column.name for column in base)
     return StructType(base + [column for column in output.fields if column.name not in known])
 

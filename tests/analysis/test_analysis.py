@@ -81,8 +81,12 @@ def files_below(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def analyze(app: Path, spark: Any, *pipes: str, timeout: float = 120.0) -> AnalysisResult:
-    *_, result = analyze_project(KindlingProject(app), lambda: spark, pipes or None, timeout=timeout)
+def analyze(
+    app: Path, spark: Any, *pipes: str, timeout: float = 120.0, watermarks: bool = False
+) -> AnalysisResult:
+    *_, result = analyze_project(
+        KindlingProject(app), lambda: spark, pipes or None, timeout=timeout, watermarks=watermarks
+    )
     assert isinstance(result, AnalysisResult)
     return result
 
@@ -129,6 +133,7 @@ FINDINGS = [
     ("sequence", "missing_key", "error", "day", '"broken.sequence"', "scd.sequence_by", "id, item"),
     ("slices", "missing_key", "error", "day", '"broken.slices"', "derived.replace_keys", "id, item"),
     ("surrogate", "pipe_error", "error", "", '"broken.surrogate"', "country", ""),
+    ("incremental", "missing_column", "error", "SourceVersion", "def incremental", "no column", ""),
     ("broken_view", "missing_column", "error", "itm", "DataPipes.view", "no column `itm`", "`item`"),
     ("drift", "output_columns", "error", "extra", '"broken.drift"', "schema.drift: fail", "evolve"),
     ("live_type", "output_type", "error", "amount", '"broken.live_type"', "date, and the table has bigint", "cast"),
@@ -181,6 +186,7 @@ def test_broken_sql_of_an_input_is_told_with_its_declaration(result: AnalysisRes
             "after_bare",
             "because of behind.bare: bare, which writes it, failed in this dry run, and behind.bare has no",
         ),
+        ("rows", "its own code looks at rows, and a dry run has none: TypeError: 'NoneType' object is not"),
         ("writes", "its own code writes: it calls a writer of a DataFrame"),
         (
             "after_writes",
@@ -229,15 +235,32 @@ def test_alone_a_pipe_is_analysed_against_what_its_inputs_declare_or_have(app: P
     assert of(result, "after_bare").reason == "because behind.bare has no table yet and declares no schema"
 
 
-def test_the_command_prints_findings_and_fails(app: Path, spark: Any) -> None:
-    arguments = ["check", str(app), "--analyze", "--pipe", "land", "--pipe", "column"]
-    done = CliRunner().invoke(main, arguments)
+def test_an_incremental_read_has_the_columns_that_kindling_adds(app: Path, spark: Any) -> None:
+    assert analyze(app, spark, "incremental", watermarks=True).ok
+
+
+def test_a_fixture_file_stands_for_the_entity_as_in_a_run(app: Path, spark: Any) -> None:
+    fixture = app / "tests" / "entities" / "raw" / "orders.csv"
+    fixture.parent.mkdir(parents=True)
+    try:
+        fixture.write_text("id,item\n1,pen\n")
+        assert [finding.column for finding in analyze(app, spark, "land").findings] == ["amount"]
+        fixture.write_text("id,item\n")  # no row: Kindling takes the entity
+        assert analyze(app, spark, "land").ok
+    finally:
+        fixture.unlink()
+
+
+def test_the_command_prints_findings_and_fails(app: Path, spark: Any, tmp_path: Path) -> None:
+    KindlingProject(app).manifest.write(manifest := tmp_path / "manifest.json")
+    arguments = ["check", str(app), "--manifest", str(manifest), "--analyze", "--pipe", "land"]
+    done = CliRunner().invoke(main, [*arguments, "--pipe", "column"])
     assert done.exit_code == 1
     assert "ok land" in done.output
     assert "broken column: 1 finding" in done.output
     assert "→ Did you mean `amount`?" in done.output
     assert "2 pipes analysed on empty frames, 1 error." in done.output
-    done = CliRunner().invoke(main, [*arguments[:5], "--format", "json"])
+    done = CliRunner().invoke(main, [*arguments, "--format", "json"])
     assert done.exit_code == 0
     assert json.loads(done.stdout)["analysis"]["pipes"][0]["pipe_id"] == "land"
 

@@ -136,6 +136,8 @@ def test_nested_columns_are_compared_by_name() -> None:
         (Sink("e", "replace", table=schema(old="int")), "id item"),
         (Sink("e", "replace", declared=schema(old="int")), "old id item"),
         (Sink("e", "replace", strict=False, declared=schema(old="int")), "id item"),
+        (Sink("e", "merge", strict=False, declared=schema(old="int")), "id item"),
+        (Sink("e", "merge", strict=False, table=schema(old="int")), "old id item"),
         (Sink("e", "replace_slices", table=schema(old="int")), "old id item"),
     ],
 )

@@ -50,6 +50,7 @@ table("broken.view", provider_type="memory")
 table("broken.drift", schema__drift="fail")
 table("broken.live_type", None)
 table("broken.lacks")
+table("broken.incremental", None)
 
 # Sound ones, one per kind of entity and pipe.
 table("sound.history", scd__type="2", surrogate__column="sk")
@@ -85,4 +86,5 @@ table("behind.after_bare", None)
 table("behind.after_declared", None)
 table("behind.undeclared", None)
 table("behind.writes", None)
+table("behind.rows")
 table("behind.after_writes", None)

@@ -108,6 +108,18 @@ def lacks(bronze_orders):
     return bronze_orders.select("id", "item", F.col("amount").alias("amont"))
 
 
+@pipe("bronze.orders", "behind.rows")
+def rows(bronze_orders):
+    newest = bronze_orders.orderBy("id").first()
+    return bronze_orders.filter(F.col("id") > newest["id"])  # line: rows
+
+
+# Sound when watermarks are on, which add the column.
+@pipe("bronze.orders", "broken.incremental", use_watermark=True)
+def incremental(bronze_orders):
+    return bronze_orders.select("id", "SourceVersion")
+
+
 @pipe("broken.sql", "broken.from_sql")
 def from_broken_sql(broken_sql):
     return broken_sql
