@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, AssetSelection, Definitions
+from dagster import AssetKey, AssetSelection, AssetSpec, Definitions
 from manifests import entity, manifest, pipe
 
 from kindling_dagster.assets import PROJECT_TAG, build_kindling_asset_specs, kindling_assets
@@ -123,6 +123,14 @@ def test_a_translator_that_contradicts_itself_is_refused(project: Any) -> None:
 
     with pytest.raises(DeclarationError, match="Override get_asset_key"):
         build_kindling_asset_specs(project=project(SHOP), translator=Odd())
+
+
+def test_a_spec_that_a_translator_makes_itself_gets_its_dependencies(project: Any) -> None:
+    class Own(DagsterKindlingTranslator):
+        def get_asset_spec(self, data: AssetData) -> AssetSpec:
+            return AssetSpec(self.get_asset_key(data), deps=["elsewhere"])
+
+    assert deps(project(SHOP), translator=Own())["gold/top"] == {"gold/daily", "elsewhere"}
 
 
 def test_the_step_is_one_subsettable_op_that_carries_its_project_as_json(project: Any) -> None:
