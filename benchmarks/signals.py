@@ -1,16 +1,22 @@
-"""Emitting signals: typed payloads against plain blinker, one receiver; and what async emits cost."""
+"""Signals: typed emits against plain blinker, what async emits cost, and the bridge to Dagster per pipe."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from time import perf_counter, sleep, thread_time
 from typing import Any
 
 import blinker
+from dagster import AssetKey, AssetSpec, DagsterInstance, MaterializeResult, materialize, multi_asset
 from kindling.signaling import BlinkerSignalProvider, SignalEmitter
 
 from benchmarks.harness import Case
+from kindling_dagster.dag.results import PipeResult, PipeStatus
+from kindling_dagster.engines.base import PipeFinished, PipeStarted, RunEvent, SignalSeen
+from kindling_dagster.manifest import AppRef, EntitySpec, Location, Manifest, PipeSpec
+from kindling_dagster.signals.bridge import StepAsset, StepReporter
+from kindling_dagster.signals.bridge_outputs import BridgeContext
 from kindling_dagster.signals.emitter import AsyncSignalEmitter
 from kindling_dagster.signals.payloads import PersistPayload, PipeExecutePayload, decode
 
@@ -139,6 +145,7 @@ def cases() -> Iterator[Case]:
     yield Case(
         "decode and write as JSON", ours=nanoseconds(lambda: decode(NAME, kwargs).to_json()), units="ns"
     )
+    yield from bridge_cases()
 
 
 def async_latency(busy: bool) -> Callable[[], float]:
@@ -162,5 +169,143 @@ def async_latency(busy: bool) -> Callable[[], float]:
             taken.append(perf_counter() - started)
         emitter.shutdown_signals()
         return sorted(taken)[len(taken) // 2] * 1e9
+
+    return measured
+
+
+# -- the bridge
+
+PIPES = 100
+SIGNALS = (
+    "orchestrator.pipe_started",
+    "datapipes.before_run",
+    "datapipes.before_pipe",
+    "entity.before_read",
+    "entity.after_read",
+    "read.after_read",
+    "persist.before_persist",
+    "entity.before_merge",
+    "entity.after_merge",
+    "persist.after_persist",
+    "datapipes.after_pipe",
+    "datapipes.after_run",
+    "orchestrator.pipe_completed",
+)
+"""What one pipe sends that reads one table and merges into another."""
+
+
+def bridge_cases() -> Iterator[Case]:
+    """A step of 100 pipes: reported by the bridge, against one that yields bare MaterializeResults."""
+    app, events = run_of_pipes(PIPES)
+    yield Case(
+        f"bridge, {PIPES} pipes in a step, per pipe",
+        ours=per_pipe(lambda: run_step(app, lambda context: reported(context, app, events))),
+        other=per_pipe(lambda: run_step(app, lambda _: bare(app))),
+        other_name="bare MaterializeResults",
+        goal=GOAL,
+        units="µs",
+        runs=3,
+    )
+    yield Case(
+        "bridge alone, its log lines and events discarded, per pipe",
+        ours=per_pipe(lambda: list(reported(Discarding(), app, events))),
+        units="µs",
+    )
+
+
+def run_of_pipes(count: int) -> tuple[Manifest, list[RunEvent]]:
+    """An app of so many pipes, and what a run of them tells."""
+    ids = [f"silver.t{number}" for number in range(count)]
+    entities = tuple(
+        EntitySpec(id_, id_, "delta", Location("path", f"lake/{id_}")) for id_ in ("bronze.s", *ids)
+    )
+    pipes = tuple(
+        PipeSpec(f"p{number}", f"p{number}", input_entity_ids=("bronze.s",), output_entity_id=id_)
+        for number, id_ in enumerate(ids)
+    )
+    events: list[RunEvent] = []
+    for number, id_ in enumerate(ids):
+        events.append(PipeStarted(f"p{number}", 1, 1_000.0))
+        events += [SignalSeen(name, told(name, f"p{number}", id_)) for name in SIGNALS]
+        events.append(PipeFinished(committed(f"p{number}", id_)))
+    return Manifest(AppRef("bench", "local", "packages", "recorder"), entities, pipes), events
+
+
+def told(name: str, pipe_id: str, entity_id: str) -> Mapping[str, Any]:
+    """A signal's payload as an engine hands it on."""
+    about = {"pipe_id": pipe_id, "pipe_ids": [pipe_id], "output_entity_id": entity_id, "entity_id": entity_id}
+    return decode(name, {**about, "duration_seconds": 1.5, "run_id": "run"}).to_data()
+
+
+def committed(pipe_id: str, entity_id: str) -> PipeResult:
+    """The end of a pipe that wrote a Delta table of ten columns."""
+    metrics = {"rows_written": 1_000, "rows_inserted": 400, "rows_updated": 600}
+    metadata = {
+        "rows": 10_000,
+        "bytes": 1 << 20,
+        "files": 4,
+        "version": 7,
+        "uri": f"lake/{entity_id}",
+        "schema": [{"name": f"column{number}", "type": "string"} for number in range(10)],
+        "commits": [{"operation": "MERGE", "metrics": metrics}],
+    }
+    return PipeResult(pipe_id, PipeStatus.SUCCEEDED, 0, 1_000.0, 1_010.0, attempts=1, metadata=metadata)
+
+
+def keys(app: Manifest) -> list[AssetKey]:
+    """The assets of the step, by pipe."""
+    return [AssetKey(pipe.output_entity_id.split(".")) for pipe in app.pipes]
+
+
+def reported(context: Any, app: Manifest, events: Sequence[RunEvent]) -> Iterator[MaterializeResult[Any]]:
+    """The step's body with the bridge."""
+    assets = [
+        StepAsset(key, pipe.output_entity_id, (pipe.id,))
+        for key, pipe in zip(keys(app), app.pipes, strict=True)
+    ]
+    reporter = StepReporter(context, assets, BridgeContext(app))
+    for event in events:
+        yield from reporter.handle(event)
+    reporter.finish()
+
+
+def bare(app: Manifest) -> Iterator[MaterializeResult[Any]]:
+    """The step's body without anything of ours."""
+    for key in keys(app):
+        yield MaterializeResult(asset_key=key, metadata={"dagster/row_count": 10_000})
+
+
+def run_step(app: Manifest, body: Callable[[Any], Iterator[MaterializeResult[Any]]]) -> None:
+    """Materialize the app's assets with this body, in this process, in an instance in memory."""
+
+    @multi_asset(specs=[AssetSpec(key, skippable=True) for key in keys(app)], can_subset=True)
+    def step(context):  # type: ignore[no-untyped-def]
+        yield from body(context)
+
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    assert materialize([step], instance=DagsterInstance.ephemeral(), run_config=quiet).success
+
+
+class Discarding:
+    """A step's context that stores nothing."""
+
+    @property
+    def log(self) -> Discarding:
+        """Itself: every level of a log."""
+        return self
+
+    def info(self, *line: Any, **extra: Any) -> None:
+        """Nothing."""
+
+    debug = warning = error = log_event = info
+
+
+def per_pipe(run: Callable[[], object]) -> Callable[[], float]:
+    """A measurement of microseconds per pipe, of this thread's own time."""
+
+    def measured() -> float:
+        started = thread_time()
+        run()
+        return (thread_time() - started) / PIPES * 1e6
 
     return measured
