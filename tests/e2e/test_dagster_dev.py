@@ -78,12 +78,12 @@ def test_terminate_ends_the_spark_job_and_commits_nothing(dev: DagsterDev, app: 
 
 
 def test_retry_from_failure_runs_only_what_did_not_commit(dev: DagsterDev, app: Path) -> None:
-    (app / "data" / "go").unlink(missing_ok=True)
-    config = {"ops": {"kindling_steps": {"config": {"pipe_timeout": 15.0}}}}
-    failed = dev.launch("silver/numbers", "silver/late", config=config)
+    (app / "data" / "go").touch()
+    (app / "data" / "broken").touch()
+    failed = dev.launch("silver/numbers", "silver/late")
     assert dev.wait(failed) == "FAILURE"
     assert list(dev.materialized(failed)) == ["silver/numbers"]
-    (app / "data" / "go").touch()
+    (app / "data" / "broken").unlink()
     again = dev.retry_from_failure(failed)
     assert dev.wait(again) == "SUCCESS", dev.messages(again)
     assert list(dev.materialized(again)) == ["silver/late"]
@@ -91,11 +91,12 @@ def test_retry_from_failure_runs_only_what_did_not_commit(dev: DagsterDev, app: 
 
 
 def test_past_runs_are_there_after_a_restart(dev: DagsterDev, app: Path) -> None:
-    before = dev.launch("silver/numbers")
-    assert dev.wait(before) == "SUCCESS"
-    dev.stop()
-    dev.start()
-    assert dev.status(before) == "SUCCESS"
     run_id = dev.launch("silver/numbers")
     assert dev.wait(run_id) == "SUCCESS", dev.messages(run_id)
+    dev.stop()
+    dev.start()
+    assert dev.status(run_id) == "SUCCESS"
+    assert set(dev.materialized(run_id)) == {"silver/numbers"}
+    again = dev.launch("silver/numbers")
+    assert dev.wait(again) == "SUCCESS", dev.messages(again)
     assert rows(app, "silver.numbers") == [{"id": i, "value": i * 10} for i in (1, 2, 3)]

@@ -27,7 +27,9 @@ def numbers(raw_numbers):
     output_type="table",
 )
 def late(silver_numbers):
-    """Waits until somebody lets it go on."""
+    """Waits until somebody lets it go on, or fails."""
+    if Path("data/broken").exists():
+        raise ValueError("late failed as asked")
     while not Path("data/go").exists():
         time.sleep(0.05)
     return silver_numbers
