@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from kindling_dagster.manifest import Manifest
     from kindling_dagster.project import KindlingProject
     from kindling_dagster.resources import KindlingResource
+    from kindling_dagster.signals.bridge_table import SignalBridge
+    from kindling_dagster.signals.reading import read_signals
     from kindling_dagster.translator import (
         AssetData,
         CheckData,
@@ -31,10 +33,12 @@ __all__ = [
     "KindlingResource",
     "KindlingRunConfig",
     "Manifest",
+    "SignalBridge",
     "TranslatorSettings",
     "build_kindling_asset_specs",
     "build_kindling_definitions",
     "kindling_assets",
+    "read_signals",
 ]
 
 # Names are fetched when they are first asked for: the planning and execution core is used without
@@ -48,10 +52,12 @@ _HOMES = {
     "KindlingResource": "resources",
     "KindlingRunConfig": "config",
     "Manifest": "manifest",
+    "SignalBridge": "signals.bridge_table",
     "TranslatorSettings": "translator",
     "build_kindling_asset_specs": "assets",
     "build_kindling_definitions": "definitions",
     "kindling_assets": "assets",
+    "read_signals": "signals.reading",
 }
 
 

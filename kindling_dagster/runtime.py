@@ -176,6 +176,7 @@ class KindlingRuntime:
     def __init__(self, project: KindlingProject) -> None:
         self.project = project
         self._undo = ExitStack()
+        self._platform_has_watermarks: bool | None = None
 
     @classmethod
     def start(
@@ -193,7 +194,7 @@ class KindlingRuntime:
                 from the directory it was started in, so one that is made here, after changing to the
                 project's ``run_dir``, finds what one made before may not.
             watermarks: Turn Kindling's watermarks on or off where its platform leaves them off
-                (standalone); None leaves them as they are.
+                (standalone); where the platform turns them on, they stay on. None leaves them as they are.
 
         Raises:
             ProjectMixError: Another app is initialised in this process.
@@ -377,13 +378,15 @@ class KindlingRuntime:
         return get_or_create_spark_session()
 
     def set_watermarks(self, on: bool) -> None:
-        """Turn Kindling's watermark aspect on or off, for the runs that follow."""
+        """Turn Kindling's watermark aspect on for the runs that follow, or leave it as the platform has it."""
         from kindling.watermarking import WatermarkAspect
 
         aspect = self._service(WatermarkAspect)
+        if self._platform_has_watermarks is None:
+            self._platform_has_watermarks = bool(aspect._registered)
         if on:
             aspect.register()
-        elif aspect._registered:
+        elif aspect._registered and not self._platform_has_watermarks:
             # register() has no counterpart, so its connections are taken back one by one.
             for name in _ASPECT_SIGNALS:
                 signal = self.signals.get_signal(name)

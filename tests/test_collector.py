@@ -20,9 +20,14 @@ def collector() -> Iterator[None]:
 @pytest.mark.parametrize("enabled", [True, False])
 def test_it_is_paused_and_then_as_before(enabled: bool) -> None:
     (gc.enable if enabled else gc.disable)()
-    with pytest.raises(ZeroDivisionError), collector_paused():
+
+    def fail_inside() -> None:
         with collector_paused():
+            with collector_paused():
+                assert not gc.isenabled()
             assert not gc.isenabled()
-        assert not gc.isenabled()
-        raise ZeroDivisionError
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
     assert gc.isenabled() is enabled

@@ -135,6 +135,8 @@ def test_two_apps_do_not_mix(tiny: KindlingProject, spark: Any) -> None:
 
 @pytest.mark.spark
 def test_watermarks_can_be_switched_between_runs(tiny: KindlingProject, spark: Any) -> None:
+    from kindling.watermarking import WatermarkAspect
+
     def listeners(runtime: KindlingRuntime) -> int:
         return len(runtime.signals.create_signal("persist.after_persist")._signal.receivers)
 
@@ -144,6 +146,10 @@ def test_watermarks_can_be_switched_between_runs(tiny: KindlingProject, spark: A
             KindlingRuntime.start(tiny, spark, watermarks=wanted)
             counts.append(listeners(runtime))
     assert counts == [0, 1, 1, 0, 0, 1]
+    with KindlingRuntime.start(tiny, spark) as runtime:
+        runtime._service(WatermarkAspect).register()  # as a platform does that turns them on itself
+        KindlingRuntime.start(tiny, spark, watermarks=False)
+        assert listeners(runtime) == 1
 
 
 @pytest.mark.spark
