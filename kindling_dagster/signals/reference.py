@@ -50,7 +50,7 @@ emitters let the exception through.) Settings of the app, all optional:
 | Setting | Values | |
 |---|---|---|
 | `kindling.signals.async` | `true`, `false`, patterns | which signals are delivered by other threads, in order per signal; \
-`["streaming.*", "!streaming.query_failed"]`: the first that fits counts |
+`["streaming.*", "!streaming.query_failed"]`: the last that fits counts |
 | `kindling.signals.backpressure` | `block`, `drop_oldest` | when `capacity` signals of one name wait: wait for \
 space, or drop the oldest and count it |
 | `kindling.signals.capacity` | 1000 | waiting signals per name |

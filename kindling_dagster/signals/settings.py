@@ -30,7 +30,7 @@ class SignalSettings:
 
     Args:
         asynchronous: True or False for all signals, or patterns of names (``streaming.*``; ``!persist.*``
-            for synchronous ones; the first that fits counts). None, and names no pattern fits: as the
+            for synchronous ones; the last that fits counts). None, and names no pattern fits: as the
             emitter says.
         naming: What a bad or undeclared name leads to at emit.
         allowed_names: Patterns of names that are accepted although they break the convention.
@@ -90,7 +90,7 @@ class SignalSettings:
 def _decide(choice: bool | Sequence[str] | None, signal: str) -> bool | None:
     if choice is None or isinstance(choice, bool):
         return choice
-    for pattern in choice:
+    for pattern in reversed(choice):
         if fnmatchcase(signal, pattern.removeprefix("!")):
             return not pattern.startswith("!")
     return None

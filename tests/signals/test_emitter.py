@@ -247,6 +247,8 @@ def test_set_signal_provider_moves_the_emitter(provider: BlinkerSignalProvider) 
         (AsyncLoader, None, True),
         (AsyncLoader, False, False),
         (AsyncLoader, ("!orders.*",), False),
+        (Loader, ("orders.*", "!orders.after_load"), False),
+        (Loader, ("!orders.after_load", "orders.*"), True),
         (AsyncLoader, ("persist.*",), True),
     ],
 )
