@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -29,7 +31,12 @@ from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.project import KindlingProject
 
+if TYPE_CHECKING:
+    from kindling_dagster.signals.catalog import SignalSpec
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_PIPE_WIDTH = 240
 
 _STRATEGIES: dict[str, type[ExecutionStrategy]] = {
     "batch": BatchExecutionStrategy,
@@ -231,15 +238,37 @@ def signals() -> None:
 
 @signals.command("list")
 @click.option("--namespace", help="Only signals of this namespace, such as streaming.")
-def signals_list(namespace: str | None) -> None:
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def signals_list(namespace: str | None, form: str) -> None:
     """List all signals, with their payloads and what they become in Dagster."""
     from kindling_dagster.signals.catalog import get_all_signals
 
-    table = Table("signal", "payload", "in Dagster", "what it says")
-    for spec in get_all_signals().values():
-        if namespace in (None, spec.namespace):
-            table.add_row(spec.name, spec.payload.__name__, spec.dagster_event, spec.summary)
-    Console().print(table)
+    found = [spec for spec in get_all_signals().values() if namespace in (None, spec.namespace)]
+    if not found:
+        known = sorted({spec.namespace for spec in get_all_signals().values()})
+        raise click.UsageError(f"There is no namespace {namespace}. There are {', '.join(known)}.")
+    if form == "json":
+        click.echo(json.dumps([_signal_data(spec) for spec in found], indent=1))
+        return
+    table = Table("signal", "in Dagster", "payload", "what it says", box=box.SIMPLE_HEAD)
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.overflow = "fold"
+    for spec in found:
+        table.add_row(spec.name, spec.dagster_event, spec.payload.__name__, spec.summary)
+    # A pipe has no width: nothing is gained by wrapping there, and grep needs whole lines.
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+def _signal_data(spec: SignalSpec) -> dict[str, Any]:
+    return {
+        "signal": spec.name,
+        "summary": spec.summary,
+        "payload": spec.payload.__name__,
+        "dagster": [event.value for event in spec.dagster_events],
+        "emitters": list(spec.emitters),
+        "fields": [asdict(each) for each in spec.fields],
+    }
 
 
 @signals.command("show")
