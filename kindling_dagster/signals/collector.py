@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -132,14 +132,6 @@ class ErrorCollector:
             return dict(sorted(self._by_signal.items()))
 
     @property
-    def by_pipe(self) -> Mapping[str, tuple[CollectedError, ...]]:
-        """The errors by subject."""
-        grouped: dict[str, list[CollectedError]] = {}
-        for error in self.errors:
-            grouped.setdefault(error.subject, []).append(error)
-        return {subject: tuple(errors) for subject, errors in grouped.items()}
-
-    @property
     def not_kept(self) -> int:
         """How many tellings of further errors found no room."""
         with self._lock:
@@ -168,16 +160,6 @@ class ErrorCollector:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         lines.insert(1, "  ".join("-" * width for width in widths))
         return "\n".join([*lines, *self._rest()])
-
-    def to_markdown(self) -> str:
-        """All errors as one Markdown table; empty when there are none."""
-        rows = self.rows()
-        if not rows:
-            return ""
-        lines = [_markdown_row(_HEADINGS), _markdown_row(["---"] * len(_HEADINGS))]
-        lines += [_markdown_row([_escaped(cell) for cell in row]) for row in rows]
-        rest = self._rest()
-        return "\n".join([*lines, *(["", *rest] if rest else [])])
 
     def _rest(self) -> list[str]:
         return [f"{self.not_kept} more were not kept."] if self.not_kept else []
@@ -236,11 +218,3 @@ def _merged(known: CollectedError, told: CollectedError) -> CollectedError:
 def _cell(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _CELL else f"{line[: _CELL - 1]}…"
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

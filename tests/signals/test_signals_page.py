@@ -81,6 +81,13 @@ def test_the_receivers_of_the_page(page: dict[str, Any]) -> None:
     assert {DAILY, LIVE} <= set(instance.all_asset_keys())
 
 
+def test_what_the_page_looks_up(page: dict[str, Any]) -> None:
+    assert page["spec"].payload.__name__ == "PersistPayload"
+    assert "persist.persist_failed" in [*page["get_all_signals"]()]
+    assert page["schema"]["properties"]["pipe_id"] == {"type": ["string", "null"]}
+    assert "kindling.data_pipes.DataPipesExecution" in page["emitters"]
+
+
 def test_the_settings_of_the_page() -> None:
     (block,) = blocks("yaml")
     section = yaml.safe_load(block)["kindling"]["signals"]
