@@ -17,7 +17,8 @@ _INTRODUCTION: Final = """# Signals reference
 <!-- Written by `python -m kindling_dagster.signals.reference`; change the catalog or the payloads, not this file. -->
 
 Every signal that Kindling and kindling-dagster emit: when it is sent, what it carries, and what it becomes
-in Dagster. `kindling-dagster signals list` and `signals show NAME` print the same.
+in Dagster. `kindling-dagster signals list` and `signals show NAME` print the same. [signals.md](signals.md)
+tells how signals travel, how to change what becomes of them, and how to receive them in another process.
 
 ## How to subscribe
 
