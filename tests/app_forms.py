@@ -6,10 +6,12 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,11 @@ def manifest_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _answer(request: Mapping[str, Any], target: str, environment: Mapping[str, str]) -> None:
+    # A child takes its parent's script for its main module (`pytest`, but not `python -m pytest`); Kindling
+    # keeps its injector in the main module under which it was imported: the fork server's.
+    if spawn.old_main_modules:
+        sys.modules["__main__"] = spawn.old_main_modules[0]
+
     from kindling_dagster.recorder import main
 
     os.environ.clear()  # the fork server's is that of its own start
