@@ -1,6 +1,7 @@
 """One process that loads definitions, as a code server does; prints the CPU seconds it took as JSON.
 
-``python -m benchmarks._loading_child plain PIPES``, ``pyspark PIPES``, ``manifest FILE`` or ``app DIRECTORY``.
+``python -m benchmarks._loading_child MODE ARGUMENT``: ``plain``, ``full`` or ``pyspark`` and the number of pipes,
+``manifest`` and a file, or ``app`` and a directory.
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ import resource
 import sys
 from collections.abc import Callable
 
-from dagster import AssetKey, AssetSpec, Definitions, MaterializeResult, multi_asset
+from dagster import (
+    AssetKey,
+    AssetSpec,
+    Definitions,
+    MaterializeResult,
+    TableColumn,
+    TableSchema,
+    multi_asset,
+)
 
 
 def reads(number: int, pipes: int) -> list[str]:
@@ -46,6 +55,41 @@ def plain(pipes: str) -> Definitions:
         for number in range(count)
     ]
 
+    return definitions(specs)
+
+
+def full(pipes: str) -> Definitions:
+    """As many assets without Kindling that carry what ours do: written out by hand, as it were."""
+    count = int(pipes)
+    specs = [
+        AssetSpec(
+            AssetKey(written(number).split(".")),
+            deps=[AssetKey(entity.split(".")) for entity in reads(number, count)],
+            group_name="sales",
+            description=f"Makes table {number}.",
+            kinds={"kindling", "delta", "pyspark"},
+            tags={"team": "sales", "layer": "sales"},
+            code_version=f"{number:016x}",
+            skippable=True,
+            metadata={
+                "kindling/entity": written(number),
+                "kindling/pipes": [f"pipe.{number}"],
+                "kindling/merge_columns": "id",
+                "dagster/column_schema": TableSchema(
+                    [TableColumn("id", "long"), TableColumn("name", "string")]
+                ),
+                "dagster/storage_kind": "delta",
+                "dagster/uri": f"lake/sales/table_{number}",
+            },
+        )
+        for number in range(count)
+    ]
+    return definitions(specs)
+
+
+def definitions(specs: list[AssetSpec]) -> Definitions:
+    """The specs as one step's."""
+
     @multi_asset(specs=specs, can_subset=True)
     def tables(context):  # type: ignore[no-untyped-def]
         for key in context.selected_asset_keys:
@@ -62,10 +106,13 @@ def with_pyspark(pipes: str) -> Definitions:
     return Definitions.merge(plain(pipes), spark)
 
 
+BASES = {"plain": plain, "full": full, "pyspark": with_pyspark}
+
+
 def loader(mode: str) -> Callable[[str], Definitions]:
     """What makes definitions of an argument; imports what it needs."""
-    if mode in ("plain", "pyspark"):
-        return {"plain": plain, "pyspark": with_pyspark}[mode]
+    if mode in BASES:
+        return BASES[mode]
     from kindling_dagster.definitions import build_kindling_definitions
     from kindling_dagster.project import KindlingProject
 
