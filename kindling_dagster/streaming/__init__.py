@@ -1,0 +1,1 @@
+"""Streams under supervision: queries, watchdog, recovery, the durable store and the host."""
