@@ -82,3 +82,7 @@ class RunError(KindlingDagsterError):
 
 class PipeCancelledError(RunError):
     """A pipe was cancelled: raised in its own thread, at the latest when it is about to write."""
+
+
+class LineageError(KindlingDagsterError):
+    """Version lineage cannot be written or asked for as wanted."""

@@ -1,0 +1,1 @@
+"""Version lineage: which version of which transform produced every row."""
