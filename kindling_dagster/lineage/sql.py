@@ -157,9 +157,9 @@ def _table(table: str) -> exp.Table:
         )
     if _is_location(table):
         # Spark reads the table at a path as delta.`path`.
-        return exp.table_(_name(table), db=_name("delta"))
-    names = [_name(part) for part in parts]
-    return exp.table_(*reversed(names))
+        return exp.Table(this=_name(table), db=_name("delta"))
+    fields = dict(zip(("this", "db", "catalog"), map(_name, reversed(parts)), strict=False))
+    return exp.Table(**fields)
 
 
 def _name(text: str) -> exp.Identifier:
