@@ -305,8 +305,20 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class HostLaunch:
-    """One time the supervisor asked for a host: keeps its backoff."""
+    """One time the supervisor asked for a host: keeps its backoff.
+
+    Args:
+        at: When.
+        run_id: The Dagster run that came of it; empty until it was seen.
+        outcome: Why it was asked for, then what became of it, in words.
+        attempt: Its number; the next one's is higher.
+        failures: Launches in a row before it, and it, whose host ended without having been up for long.
+        key: What marks its run, so that it is found again.
+    """
 
     at: float
     run_id: str = ""
     outcome: str = ""
+    attempt: int = 0
+    failures: int = 0
+    key: str = ""
