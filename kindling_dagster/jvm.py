@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -48,3 +48,81 @@ def set_local_working_dir(spark: SparkSession, directory: Path) -> Callable[[], 
     before = local.getWorkingDirectory()
     local.setWorkingDirectory(hadoop.Path(str(directory)))
     return lambda: local.setWorkingDirectory(before)
+
+
+def activate_session(spark: SparkSession) -> None:
+    """Make a session the calling thread's active one, as it is on the thread that built it.
+
+    Kindling and pipes ask for ``SparkSession.getActiveSession()``. PySpark's own way to set it,
+    ``createDataFrame``, plans a query each time.
+    """
+    # Its name differs between Spark 3.5 and 4.
+    name = spark._jsparkSession.getClass().getName()
+    getattr(spark._jvm, name).setActiveSession(spark._jsparkSession)
+
+
+def read_text(spark: SparkSession, path: str) -> str | None:
+    """A small text file, through Spark's own file systems; None when it is not there."""
+    hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)
+    files = hadoop_path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+    if not files.exists(hadoop_path):
+        return None
+    stream = files.open(hadoop_path)
+    try:
+        return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+    finally:
+        stream.close()
+
+
+def jvm_is_alive(spark: SparkSession) -> bool:
+    """Whether the JVM answers."""
+    from py4j.protocol import Py4JError
+
+    try:
+        spark._jvm.java.lang.System.nanoTime()
+    except (Py4JError, OSError):
+        return False
+    return True
+
+
+class DeadMansSwitch:
+    """Ends Spark's JVM unless it is pushed again in time.
+
+    A JVM goes on writing when only its Python process is frozen, so the end of a host's lease must be
+    watched from within. What is scheduled there is Java's own ``Runtime.halt``, bound to its argument: a
+    shutdown in good order would wait for the very queries that must write nothing more.
+
+    Args:
+        spark: The session.
+        exit_code: The JVM's exit code.
+    """
+
+    def __init__(self, spark: SparkSession, exit_code: int) -> None:
+        jvm = spark._jvm
+        lang, invoke = jvm.java.lang, jvm.java.lang.invoke
+        load = lang.Class.forName
+        void = lang.Void.TYPE
+        halt = invoke.MethodHandles.publicLookup().bind(
+            lang.Runtime.getRuntime(),
+            "halt",
+            invoke.MethodType.methodType(void, lang.Integer.TYPE),
+        )
+        arguments = spark.sparkContext._gateway.new_array(lang.Object, 1)
+        arguments[0] = exit_code
+        bound = invoke.MethodHandles.insertArguments(halt, 0, arguments)
+        self._task = invoke.MethodHandleProxies.asInterfaceInstance(load("java.lang.Runnable"), bound)
+        self._timer = jvm.java.util.concurrent.ScheduledThreadPoolExecutor(1)
+        self._timer.setRemoveOnCancelPolicy(True)
+        self._unit = jvm.java.util.concurrent.TimeUnit.MILLISECONDS
+        self._pending: Any = None
+
+    def push(self, seconds: float) -> None:
+        """The JVM ends in ``seconds``, unless this is called again before."""
+        before = self._pending
+        self._pending = self._timer.schedule(self._task, int(seconds * 1000), self._unit)
+        if before is not None:
+            before.cancel(False)
+
+    def disarm(self) -> None:
+        """The JVM goes on; the switch cannot be pushed again."""
+        self._timer.shutdownNow()
