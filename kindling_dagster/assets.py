@@ -61,22 +61,38 @@ class KindlingAssetGraph:
         writers: dict[str, list[PipeSpec]] = {}
         for node in self.graph.nodes:
             writers.setdefault(node.output, []).append(node.pipe)
-        return {entity_id: self._data(entity_id, pipes) for entity_id, pipes in writers.items()}
+        return {entity_id: self._data(entity_id, pipes, self.graph) for entity_id, pipes in writers.items()}
+
+    @cached_property
+    def streaming_graph(self) -> PipeGraph:
+        """The graph of the streams. Circles are looked for where it is known that streams become assets."""
+        streams = [pipe.id for pipe in self.manifest.pipes if pipe.streaming]
+        return PipeGraphBuilder(self.manifest).build_graph(streams, allow_cycles=True)
+
+    @cached_property
+    def streaming(self) -> Mapping[str, AssetData]:
+        """Entities that streams write and no batch pipe does, in declaration order."""
+        writers: dict[str, list[PipeSpec]] = {}
+        for pipe in self.manifest.pipes:
+            if pipe.streaming and pipe.output_entity_id not in self.written:
+                writers.setdefault(pipe.output_entity_id, []).append(pipe)
+        return {id_: self._data(id_, pipes, self.streaming_graph) for id_, pipes in writers.items()}
 
     @cached_property
     def external(self) -> Mapping[str, AssetData]:
-        """Entities that no batch pipe of the app writes; companions belong to their base entity."""
+        """Entities that no pipe of the app writes; companions belong to their base entity."""
+        written = {pipe.output_entity_id for pipe in self.manifest.pipes}
         return {
-            entity.id: self._data(entity.id, ())
+            entity.id: self._data(entity.id, (), self.graph)
             for entity in self.manifest.entities
-            if entity.id not in self.written and not entity.companion_of
+            if entity.id not in written and not entity.companion_of
         }
 
-    def _data(self, entity_id: str, pipes: Sequence[PipeSpec]) -> AssetData:
+    def _data(self, entity_id: str, pipes: Sequence[PipeSpec], graph: PipeGraph) -> AssetData:
         entity = self.manifest.entities_by_id.get(entity_id) or _undeclared(entity_id)
         read: dict[str, None] = dict.fromkeys(entity.sql_inputs)
         for pipe in pipes:
-            read.update(dict.fromkeys(self.graph.node(pipe.id).sources))
+            read.update(dict.fromkeys(graph.node(pipe.id).sources))
         read.pop(entity_id, None)
         return AssetData(
             manifest=self.manifest,
@@ -90,6 +106,11 @@ class KindlingAssetGraph:
     def specs(self) -> Mapping[str, AssetSpec]:
         """Specs of the written assets by entity id, dependencies included."""
         return {entity_id: self._spec(data) for entity_id, data in self.written.items()}
+
+    @cached_property
+    def streaming_specs(self) -> Mapping[str, AssetSpec]:
+        """Specs of the assets that streams write, by entity id, dependencies included."""
+        return {entity_id: self._spec(data) for entity_id, data in self.streaming.items()}
 
     @cached_property
     def external_specs(self) -> Mapping[str, AssetSpec]:
@@ -120,22 +141,44 @@ class KindlingAssetGraph:
     def _keys(self) -> Mapping[str, AssetKey]:
         return {
             entity_id: self.translator.get_asset_key(data)
-            for source in (self.written, self.external)
+            for source in (self.written, self.streaming, self.external)
             for entity_id, data in source.items()
         }
 
     def select(self, select: Selection | None, exclude: Selection | None) -> list[str]:
-        """Ids of the written entities that a selection names, in declaration order."""
+        """Ids of the entities of batch pipes that a selection names, in declaration order."""
+        return self._select(self.written, self.specs, select, exclude)
+
+    def select_streaming(self, select: Selection | None, exclude: Selection | None) -> list[str]:
+        """Ids of the entities of streams that a selection names, in declaration order."""
+        return self._select(self.streaming, self.streaming_specs, select, exclude)
+
+    def _select(
+        self,
+        written: Mapping[str, AssetData],
+        specs: Mapping[str, AssetSpec],
+        select: Selection | None,
+        exclude: Selection | None,
+    ) -> list[str]:
         if select is None and exclude is None:
-            return list(self.written)
-        candidates = {id_: (data.entity, data.pipes) for id_, data in self.written.items()}
-        chosen = select_entities(candidates, self.specs, select, exclude)
+            return list(written)
+        candidates = {id_: (data.entity, data.pipes) for id_, data in written.items()}
+        chosen = select_entities(candidates, specs, select, exclude)
         if not chosen:
             raise SelectionError(
                 f"select={select!r} and exclude={exclude!r} leave no asset of {self.manifest.app.name}.",
                 "Widen select or narrow exclude.",
             )
-        return [entity_id for entity_id in self.written if entity_id in chosen]
+        return [entity_id for entity_id in written if entity_id in chosen]
+
+    @cached_property
+    def keys_tag(self) -> dict[str, str]:
+        """The tag of keys that are not the entity's id split on dots: a run reports on all entities by them."""
+        keys = {
+            entity.id: self.key_of(entity.id) for entity in self.manifest.entities if not entity.companion_of
+        }
+        other = {id_: list(key.path) for id_, key in keys.items() if list(key.path) != id_.split(".")}
+        return {KEYS_TAG: json.dumps(other)} if other else {}
 
 
 def _undeclared(entity_id: str) -> EntitySpec:
@@ -250,21 +293,12 @@ def step_of(
                 name=name or function.__name__,
                 specs=specs,
                 can_subset=True,
-                op_tags={**(op_tags or {}), PROJECT_TAG: project.to_json(), **_keys_tag(assets)},
+                op_tags={**(op_tags or {}), PROJECT_TAG: project.to_json(), **assets.keys_tag},
                 config_schema=None if takes_config else KindlingRunConfig.to_fields_dict(),
                 **options,
             )(function)
 
     return decorate
-
-
-def _keys_tag(assets: KindlingAssetGraph) -> dict[str, str]:
-    """The keys that are not the entity's id split on dots: a run reports on all of the app's entities by them."""
-    keys = {
-        entity.id: assets.key_of(entity.id) for entity in assets.manifest.entities if not entity.companion_of
-    }
-    other = {id_: list(key.path) for id_, key in keys.items() if list(key.path) != id_.split(".")}
-    return {KEYS_TAG: json.dumps(other)} if other else {}
 
 
 def asset_keys_of(tags: Mapping[str, str]) -> dict[str, AssetKey]:
