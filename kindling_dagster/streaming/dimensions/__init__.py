@@ -1,0 +1,1 @@
+"""Changes of dimension tables, seen without Spark: `look` compares a table with a fingerprint of it."""

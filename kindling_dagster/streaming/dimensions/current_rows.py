@@ -1,0 +1,35 @@
+"""Current rows of an SCD2 table: their digest, and which of them differ between two versions."""
+
+from __future__ import annotations
+
+from kindling_dagster.streaming.dimensions.model import Dimension
+from kindling_dagster.streaming.dimensions.rows import RowChanges, RowsDigest, compare_rows, digest_rows
+from kindling_dagster.streaming.dimensions.values import Snapshot
+
+
+def current_rows_digest(dimension: Dimension, snapshot: Snapshot) -> RowsDigest:
+    """The digest of one version's current rows; raises ColumnError where a column is not there."""
+    return digest_rows(snapshot.current_rows(dimension))
+
+
+def changed_rows(
+    dimension: Dimension, location: str, before: int, after: int | Snapshot | None = None
+) -> RowChanges:
+    """The keys of all current rows that are new, closed or changed between two versions.
+
+    Holds a digest for each current row in memory. A row that is closed and opened again with the same
+    values has not changed: when a row holds is bookkeeping.
+
+    Args:
+        dimension: An SCD2 dimension with its keys.
+        location: The table's path or URI.
+        before: The earlier version.
+        after: The later one, or the table as it is open; the newest when None.
+
+    Raises:
+        Exception: Whatever delta-rs raises, such as for a version whose files are gone.
+    """
+    options = dimension.storage_options
+    later = after if isinstance(after, Snapshot) else Snapshot(location, after, options)
+    earlier = Snapshot(location, before, options)
+    return compare_rows(earlier.current_rows(dimension), later.current_rows(dimension), dimension.keys)
