@@ -15,7 +15,14 @@ from kindling_dagster.dag.pipe_thread import PipeThread
 from kindling_dagster.dag.results import ExecutionResult, PipeError, PipeOutcome, PipeResult, PipeStatus
 from kindling_dagster.dag.scheduling import ErrorStrategy, Frontier, Workload
 from kindling_dagster.dag.termination import Terminator
-from kindling_dagster.engines.base import LogLine, PipeFinished, PipeOptions, PipeStarted, RunEvent
+from kindling_dagster.engines.base import (
+    LogLine,
+    PipeFinished,
+    PipeOptions,
+    PipeRetrying,
+    PipeStarted,
+    RunEvent,
+)
 
 
 @dataclass(frozen=True)
@@ -292,16 +299,7 @@ class Execution:
             self._fail(active, f"not tried again: its limit of {options.timeout:g} s would pass first")
         else:
             self._retrying[active.pipe_id] = active
-            what = (
-                f"{failure.error.type}: {failure.error.message}" if failure else "it ended without a result"
-            )
-            self._emit(
-                LogLine(
-                    "warning",
-                    f"Pipe {active.pipe_id} failed on attempt {active.attempt} of {options.attempts} ({what}); "
-                    f"next attempt in {pause:g} s.",
-                )
-            )
+            self._emit(_retrying(active, failure, pause))
 
     def _fail(self, active: _Active, reason: str) -> None:
         error = active.failure.error if active.failure else None
@@ -346,6 +344,22 @@ class Execution:
     def _record(self, result: PipeResult) -> None:
         self._results[result.pipe_id] = result
         self._emit(PipeFinished(result))
+
+
+def _retrying(active: _Active, failure: Failure | None, pause: float) -> PipeRetrying:
+    error = failure.error if failure else None
+    what = f"{error.type}: {error.message}" if error else "it ended without a result"
+    attempts = active.options.attempts
+    return PipeRetrying(
+        "warning",
+        f"Pipe {active.pipe_id} failed on attempt {active.attempt} of {attempts} ({what}); "
+        f"next attempt in {pause:g} s.",
+        pipe_id=active.pipe_id,
+        attempt=active.attempt,
+        attempts=attempts,
+        pause=pause,
+        error=error,
+    )
 
 
 def _stop_error(active: _Active, stop: _Stop) -> PipeError | None:

@@ -15,7 +15,7 @@ from kindling_dagster.dag.executor import GenerationExecutor, PipeExecutor
 from kindling_dagster.dag.plan import ExecutionPlan, ExecutionPlanGenerator
 from kindling_dagster.dag.results import ExecutionResult, PipeError, PipeResult, PipeStatus
 from kindling_dagster.dag.strategy import ExecutionStrategy
-from kindling_dagster.engines.base import PipeFinished, PipeStarted, RunEvent, RunOptions
+from kindling_dagster.engines.base import PipeFinished, PipeRetrying, PipeStarted, RunEvent, RunOptions
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.signals.dispatch import SignalDispatcher
 from kindling_dagster.signals.emitter import AsyncSignalEmitter
@@ -48,6 +48,7 @@ class ExecutionOrchestrator(AsyncSignalEmitter):
         cache: Shares frames among pipes that read the same entity; None for no caching.
         run_id: Named in every signal; made up when empty.
         dispatcher: Delivers asynchronous signals; one of its own when None.
+        grace: Seconds before a cancelled pipe is interrupted, and again before it is given up on.
     """
 
     EMITS: ClassVar[list[str]] = [
@@ -56,6 +57,7 @@ class ExecutionOrchestrator(AsyncSignalEmitter):
         "orchestrator.generation_started",
         "orchestrator.generation_completed",
         "orchestrator.pipe_started",
+        "orchestrator.pipe_retrying",
         "orchestrator.pipe_completed",
         "orchestrator.pipe_skipped",
         "orchestrator.pipe_failed",
@@ -80,6 +82,7 @@ class ExecutionOrchestrator(AsyncSignalEmitter):
         cache: EntityCache | None = None,
         run_id: str = "",
         dispatcher: SignalDispatcher | None = None,
+        grace: float = 10.0,
     ) -> None:
         self._init_signal_emitter(signals, SignalSettings.from_config(manifest.settings), dispatcher)
         self._manifest = manifest
@@ -89,7 +92,7 @@ class ExecutionOrchestrator(AsyncSignalEmitter):
         self._cache = cache
         self._run_id = run_id or str(uuid.uuid4())
         self._executor = GenerationExecutor.from_options(
-            self._options, durations=durations, canceller=canceller, on_event=self._handle
+            self._options, durations=durations, canceller=canceller, on_event=self._handle, grace=grace
         )
         self._progress: _Progress | None = None
 
@@ -173,6 +176,9 @@ class ExecutionOrchestrator(AsyncSignalEmitter):
                 generation = self._progress.finish(result)
                 if generation is not None:
                     self._report_generation_end(generation)
+            case PipeRetrying() if self._signal_provider is not None:
+                self._tell(self._retrying_payload(event))
+                return  # whoever hears the signal need not read it in a log line as well
             case _:
                 pass
         if self._on_event is not None:
@@ -200,6 +206,19 @@ class ExecutionOrchestrator(AsyncSignalEmitter):
                 **shared,
             )
         return self._failure_payload(result, result.error, shared)
+
+    def _retrying_payload(self, event: PipeRetrying) -> Payload:
+        return PlannedPipeFailedPayload(
+            signal="orchestrator.pipe_retrying",
+            run_id=self._run_id,
+            pipe_id=event.pipe_id,
+            attempt=event.attempt,
+            max_attempts=event.attempts,
+            error=event.error.message if event.error else "it ended without a result",
+            error_type=event.error.type if event.error else "Error",
+            suggestion=(event.error.suggestion or None) if event.error else None,
+            interval_seconds=event.pause,
+        )
 
     def _failure_payload(self, result: PipeResult, error: PipeError, shared: dict[str, Any]) -> Payload:
         told = {

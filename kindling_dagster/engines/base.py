@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kindling_dagster.dag.results import PipeResult
+from kindling_dagster.dag.results import PipeError, PipeResult
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,17 @@ class LogLine:
 
     level: str
     message: str
+
+
+@dataclass(frozen=True)
+class PipeRetrying(LogLine):
+    """A pipe failed in its ``attempt``-th try and will be tried again after ``pause`` seconds."""
+
+    pipe_id: str
+    attempt: int
+    attempts: int
+    pause: float
+    error: PipeError | None = None
 
 
 RunEvent = PipeStarted | PipeFinished | SignalSeen | LogLine
