@@ -1,47 +1,246 @@
-"""Whether an error of a stream can heal by itself: a table of rules, and what is read from an error to apply it."""
+"""What is read from a stream's error, and from it whether the error can heal: transient, permanent or unknown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from kindling_dagster.errors import RunError
+from kindling_dagster.dag.failures import concise
+from kindling_dagster.errors import KindlingDagsterError, RunError
 from kindling_dagster.signals.plain import scrub_text
-from kindling_dagster.streaming.model import ErrorKind, StreamError
+from kindling_dagster.streaming.failure_rules import RULES, FailureRule
+from kindling_dagster.streaming.model import StreamError
+
+_CAUSES: Final = 10
+_READ_CHARS: Final = 100_000
+_GONE: Final = (
+    "Py4JNetworkError",
+    "ConnectionRefusedError",
+    "ConnectionResetError",
+    "BrokenPipeError",
+    "EOFError",
+)
+
+# Only what stands where an exception's name stands counts: a class named in somebody's code or data does not.
+_EXCEPTION: Final = re.compile(
+    r"(?:^|Caused by:|: |\| )\s*(?P<package>(?:[A-Za-z_][\w$]*\.)*)"
+    r"(?P<name>[A-Z][\w$]*(?:Exception|Error|Interrupt|Throwable))(?=:|\s*$)",
+    re.MULTILINE,
+)
+_CONDITION: Final = re.compile(r"\[(?P<condition>[A-Z][A-Z0-9_]{3,}(?:\.[A-Z0-9_]+)*)\]")
+_SQLSTATE: Final = re.compile(r"\bSQLSTATE: (?P<state>[0-9A-Z]{5})\b")
+# After these Spark prints plans, offsets and stacks, which quote the app's own texts.
+_QUOTES: Final = re.compile(
+    r"^\s*(?:=== Streaming Query ===|Current Committed Offsets:|Current Available Offsets:|Current State:"
+    r"|Logical Plan:|=== SQL|JVM stacktrace:)",
+    re.MULTILINE,
+)
+_STACK_LINE: Final = re.compile(r"^\s*(?:at [\w.$/<>]+\(|File \"|\.\.\. \d+ more).*$", re.MULTILINE)
+_WRAPPERS: Final = frozenset(
+    {
+        "STREAM_FAILED",
+        "FOREACH_BATCH_USER_FUNCTION_ERROR",
+        "StreamingQueryException",
+        "ForeachBatchUserFuncException",
+        "SparkException",
+        "ExecutionException",
+        "UndeclaredThrowableException",
+        "Py4JException",
+        "Py4JJavaError",
+        "Py4JError",
+        "CapturedException",
+        "PySparkException",
+        "RuntimeException",
+        "ExecutionError",
+        "UncheckedExecutionException",
+    }
+)
+"""Names that say only that something inside failed; the error is called by what is inside them."""
 
 
 class CheckpointError(RunError):
-    """A stream's checkpoint is gone or does not fit: starting anew would lose or repeat rows. Cannot heal by itself."""
+    """A stream's checkpoint is gone or does not fit it. Starting anew would lose or repeat rows; it cannot heal."""
 
 
 @dataclass(frozen=True)
-class FailureRule:
-    """What is known about a kind of error. All that is given must fit; the first rule that fits decides."""
+class FailureFacts:
+    """What is known of an error.
 
-    kind: ErrorKind
-    suggestion: str = ""
+    Args:
+        types: Class names of the error, its bases and its causes, without packages; outermost first.
+        conditions: Spark's error classes (``DELTA_SCHEMA_CHANGED_WITH_VERSION``), outermost first.
+        sqlstates: The SQLSTATEs of them.
+        text: All texts, without plans, offsets and stacks.
+    """
+
     types: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
-    pattern: str = ""
+    sqlstates: tuple[str, ...] = ()
+    text: str = ""
+
+    @property
+    def name(self) -> str:
+        """What to call the error: the innermost class that says more than that something failed."""
+        telling = [name for name in self.types if name not in _WRAPPERS]
+        return telling[-1] if telling else (self.types[0] if self.types else "Error")
+
+
+def facts_of(error: BaseException | str, error_class: str = "") -> FailureFacts:
+    """Read an error. Never raises: a text that cannot be had (the JVM is gone) is left out.
+
+    In PySpark the cause of a failed query is mostly text only, so class names, error classes and SQLSTATEs
+    are looked for in the text as well as in the objects.
+
+    Args:
+        error: An exception, or the text Spark's event gives.
+        error_class: Spark's error class, where known from elsewhere.
+    """
+    types: list[str] = []
+    conditions: list[str] = [error_class] if error_class else []
+    states: list[str] = []
+    texts: list[str] = []
+    for each in _chain(error):
+        text = _text_of(each)
+        if isinstance(each, BaseException):
+            bases = [base.__name__ for base in type(each).__mro__[:-3]] or [type(each).__name__]
+            types += bases
+            conditions += _asked(each, "getCondition", "getErrorClass")
+            states += _asked(each, "getSqlState")
+        told = _STACK_LINE.sub("", _without_quotes(text))
+        types += [match["name"].split("$")[-1] for match in _EXCEPTION.finditer(told)]
+        conditions += [match["condition"] for match in _CONDITION.finditer(told)]
+        states += [match["state"] for match in _SQLSTATE.finditer(told)]
+        texts.append(told)
+    return FailureFacts(_once(types), _once(conditions), _once(states), "\n".join(texts))
+
+
+def jvm_is_gone(error: BaseException) -> bool:
+    """Whether an error says that Spark's JVM no longer answers at all."""
+    return any(
+        base.__name__ in _GONE
+        for each in _chain(error)
+        if isinstance(each, BaseException)
+        for base in type(each).__mro__
+    )
 
 
 class FailureClassifier:
-    """Decides by an ordered table whether an error can heal."""
+    """Decides by an ordered table whether an error can heal; the first rule that fits counts.
 
-    def __init__(self, rules: Sequence[FailureRule] = ()) -> None:
+    Args:
+        rules: The table; the built-in one when left out.
+
+    Example:
+        >>> mine = FailureRule("transient", "The gateway restarts at night.", pattern="gateway timeout")
+        >>> FailureClassifier().extended(mine).stream_error("java.io.IOException: gateway timeout", 0.0).kind
+        'transient'
+    """
+
+    def __init__(self, rules: Sequence[FailureRule] = RULES) -> None:
         self.rules = tuple(rules)
 
     def extended(self, *rules: FailureRule) -> FailureClassifier:
-        """A classifier with further rules that come before those of this one."""
+        """A classifier with further rules, which come before those of this one."""
         return FailureClassifier((*rules, *self.rules))
+
+    def rule_for(self, facts: FailureFacts) -> FailureRule | None:
+        """The first rule that fits; None when nothing is known."""
+        return next(
+            (
+                rule
+                for rule in self.rules
+                if rule.fits(facts.types, facts.conditions, facts.sqlstates, facts.text)
+            ),
+            None,
+        )
 
     def stream_error(
         self,
         error: BaseException | str,
         at: float,
         *,
-        condition: str = "",
+        error_class: str = "",
         mask: Callable[[str], str] = scrub_text,
     ) -> StreamError:
-        """An exception, or the text of one as Spark's event gives it, as plain data without secrets."""
-        raise NotImplementedError
+        """An error as plain data: named, judged, its text short and without secrets. Never raises.
+
+        Args:
+            error: An exception, or the text Spark's event gives.
+            at: When it happened, Unix seconds.
+            error_class: Spark's error class, where known from elsewhere.
+            mask: Takes secrets out of texts.
+        """
+        facts = facts_of(error, error_class)
+        rule = self.rule_for(facts)
+        suggestion = rule.suggestion if rule else ""
+        if isinstance(error, KindlingDagsterError):
+            message, suggestion = error.message, error.suggestion or suggestion
+        else:
+            message = _telling_part(facts) or facts.name
+        # Masked before it is cut: a cut through a secret would leave its beginning.
+        return StreamError(
+            type=facts.name,
+            message=concise(mask(message)) or facts.name,
+            at=at,
+            kind=rule.kind if rule else "unknown",
+            suggestion=mask(suggestion),
+        )
+
+
+def _telling_part(facts: FailureFacts) -> str:
+    """The text from where the error that gives the name is named; the whole where that is nowhere."""
+    start = max(
+        (match.start("package") for match in _EXCEPTION.finditer(facts.text) if match["name"] == facts.name),
+        default=0,
+    )
+    lines = [line for line in facts.text[start:].strip().splitlines() if line.strip()]
+    return "\n".join(lines)
+
+
+def _chain(error: BaseException | str) -> Iterator[BaseException | str]:
+    """The error and its causes, outermost first."""
+    each: object = error
+    for _ in range(_CAUSES):
+        if not isinstance(each, BaseException | str):
+            return
+        yield each
+        if isinstance(each, str):
+            return
+        # PySpark keeps the cause in `cause` (3.4+); Python in `__cause__`.
+        each = getattr(each, "cause", None) or each.__cause__
+
+
+def _text_of(error: BaseException | str) -> str:
+    if isinstance(error, str):
+        return error[:_READ_CHARS]
+    try:
+        return str(error)[:_READ_CHARS]
+    except Exception:  # asked of a JVM that may be gone
+        return ""
+
+
+def _asked(error: BaseException, *methods: str) -> list[str]:
+    """What the first of these methods that the error has gives, as a list of at most one."""
+    method = next((found for name in methods if (found := getattr(error, name, None)) is not None), None)
+    if method is None:
+        return []
+    try:
+        answer = method()
+    except Exception:  # asked of a JVM that may be gone
+        return []
+    return [answer] if isinstance(answer, str) and answer else []
+
+
+def _without_quotes(text: str) -> str:
+    """The text without plans and offsets; what comes after them in further ``Caused by`` parts stays."""
+    kept = []
+    for part in re.split(r"(?m)^(?=Caused by: )", text):
+        quote = _QUOTES.search(part)
+        kept.append(part[: quote.start()] if quote else part)
+    return "".join(kept)
+
+
+def _once(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
