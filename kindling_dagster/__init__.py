@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kindling_dagster.assets import build_kindling_asset_specs, kindling_assets
+    from kindling_dagster.checks import build_stream_checks
     from kindling_dagster.config import KindlingRunConfig
-    from kindling_dagster.definitions import build_kindling_definitions
+    from kindling_dagster.definitions import (
+        build_kindling_definitions,
+        build_kindling_stream_definitions,
+    )
     from kindling_dagster.errors import KindlingDagsterError
+    from kindling_dagster.jobs import build_stream_jobs
     from kindling_dagster.manifest import Manifest
     from kindling_dagster.project import KindlingProject
     from kindling_dagster.resources import KindlingResource
+    from kindling_dagster.sensors import build_stream_supervisor
     from kindling_dagster.signals.bridge_table import SignalBridge
     from kindling_dagster.signals.reading import read_signals
+    from kindling_dagster.stream_assets import build_kindling_streaming_assets
+    from kindling_dagster.stream_events import ReportingPolicy
+    from kindling_dagster.stream_resources import KindlingStreamsResource
+    from kindling_dagster.streaming.supervision import SupervisorPolicy
     from kindling_dagster.translator import (
         AssetData,
         CheckData,
@@ -32,11 +42,19 @@ __all__ = [
     "KindlingProject",
     "KindlingResource",
     "KindlingRunConfig",
+    "KindlingStreamsResource",
     "Manifest",
+    "ReportingPolicy",
     "SignalBridge",
+    "SupervisorPolicy",
     "TranslatorSettings",
     "build_kindling_asset_specs",
     "build_kindling_definitions",
+    "build_kindling_stream_definitions",
+    "build_kindling_streaming_assets",
+    "build_stream_checks",
+    "build_stream_jobs",
+    "build_stream_supervisor",
     "kindling_assets",
     "read_signals",
 ]
@@ -51,11 +69,19 @@ _HOMES = {
     "KindlingProject": "project",
     "KindlingResource": "resources",
     "KindlingRunConfig": "config",
+    "KindlingStreamsResource": "stream_resources",
     "Manifest": "manifest",
+    "ReportingPolicy": "stream_events",
     "SignalBridge": "signals.bridge_table",
+    "SupervisorPolicy": "streaming.supervision",
     "TranslatorSettings": "translator",
     "build_kindling_asset_specs": "assets",
     "build_kindling_definitions": "definitions",
+    "build_kindling_stream_definitions": "definitions",
+    "build_kindling_streaming_assets": "stream_assets",
+    "build_stream_checks": "checks",
+    "build_stream_jobs": "jobs",
+    "build_stream_supervisor": "sensors",
     "kindling_assets": "assets",
     "read_signals": "signals.reading",
 }

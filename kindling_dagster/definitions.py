@@ -1,21 +1,33 @@
-"""The one-line way: a whole app as Dagster definitions."""
+"""The one-line way: a whole app as Dagster definitions, streams and all."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from dagster import (
+    AssetsDefinition,
     AssetSelection,
     Definitions,
+    JobDefinition,
     define_asset_job,
     in_process_executor,
 )
 
 from kindling_dagster.analysis.job import build_analyze_job
 from kindling_dagster.assets import KindlingAssetGraph, step_of
+from kindling_dagster.checks import stream_checks_of
+from kindling_dagster.errors import DeclarationError
+from kindling_dagster.jobs import build_stream_jobs
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.resources import KindlingResource
 from kindling_dagster.selection import Selection
+from kindling_dagster.sensors import build_stream_supervisor
+from kindling_dagster.stream_assets import STREAMS_RESOURCE, streaming_step_of
+from kindling_dagster.stream_events import ReportingPolicy
+from kindling_dagster.stream_resources import KindlingStreamsResource, refuse_shown_password
+from kindling_dagster.streaming.supervision import SupervisorPolicy
 from kindling_dagster.translator import DagsterKindlingTranslator
 
 
@@ -27,19 +39,25 @@ def build_kindling_definitions(
     translator: DagsterKindlingTranslator | None = None,
     resource: KindlingResource | None = None,
     resource_key: str = "kindling",
+    streams: bool = True,
+    streams_resource: KindlingStreamsResource | None = None,
+    supervisor: SupervisorPolicy | None = None,
 ) -> Definitions:
-    """An app's assets, external assets, resource, a job over all of its assets, and one for a dry run.
+    """An app's assets, external assets, resource, a job over all batch assets, one for a dry run, and its streams.
 
     The default executor is the in-process one: the app's pipes share one step and one Spark session,
     and a process per step would only add the time to start it.
 
     Args:
         project: The app.
-        select: Kindling ids with globs, ``tag:name=value``, Dagster selection strings, or a list of such.
+        select: Batch assets: Kindling ids with globs, ``tag:name=value``, Dagster selection strings, or a list.
         exclude: The same, for what to leave out.
         translator: Decides keys, groups, kinds and so on.
         resource: Spark's settings and execution options; the defaults when left out.
         resource_key: Key under which the resource is defined.
+        streams: Add what ``build_kindling_stream_definitions`` gives, when the app declares streams.
+        streams_resource: Where the streams' store is; the default store when left out.
+        supervisor: How stream hosts are launched, and what a change of the code does.
 
     Raises:
         KindlingDagsterError: The app cannot be loaded, its pipes go in a circle, or a selection fits nothing.
@@ -48,26 +66,113 @@ def build_kindling_definitions(
 
         defs = build_kindling_definitions(KindlingProject("demo"))
     """
-    name = re.sub(r"\W", "_", project.name)
     assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
+    streaming = streams and bool(assets.streaming)
+    steps: list[AssetsDefinition] = []
+    jobs: list[JobDefinition | Any] = [build_analyze_job(project, resource_key=resource_key)]
+    # An app may consist of streams alone; one of neither kind is refused by step_of.
+    if assets.written or not streaming:
+        step = _batch_step(assets, select, exclude, resource_key)
+        steps.append(step)
+        jobs.insert(0, define_asset_job(f"{_name(project)}_all", AssetSelection.assets(*step.keys)))
+    batch = Definitions(
+        assets=[*steps, *assets.external_specs.values()],
+        resources={resource_key: resource or KindlingResource()},
+        jobs=jobs,
+        executor=in_process_executor,
+    )
+    if not streaming:
+        return batch
+    return Definitions.merge(
+        batch, _streams(assets, resource_key, STREAMS_RESOURCE, streams_resource, supervisor, None)
+    )
 
+
+def _name(project: KindlingProject) -> str:
+    return re.sub(r"\W", "_", project.name)
+
+
+def _batch_step(
+    assets: KindlingAssetGraph, select: Selection | None, exclude: Selection | None, resource_key: str
+) -> AssetsDefinition:
     @step_of(
         assets,
         select=select,
         exclude=exclude,
-        name=f"kindling_{name}",
+        name=f"kindling_{_name(assets.project)}",
         required_resource_keys={resource_key},
     )
     def app_assets(context):  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
         kindling: KindlingResource = getattr(context.resources, resource_key)
         yield from kindling.run(context).stream()
 
+    return app_assets
+
+
+def build_kindling_stream_definitions(
+    project: KindlingProject,
+    *,
+    translator: DagsterKindlingTranslator | None = None,
+    resource_key: str = "kindling",
+    streams_resource_key: str = STREAMS_RESOURCE,
+    streams_resource: KindlingStreamsResource | None = None,
+    supervisor: SupervisorPolicy | None = None,
+    reporting: ReportingPolicy | None = None,
+) -> Definitions:
+    """An app's streams: assets, health checks, jobs, the supervisor sensor and the streams' resource.
+
+    To be merged with definitions of your own, which have the KindlingResource::
+
+        defs = Definitions.merge(mine, build_kindling_stream_definitions(project))
+
+    Args:
+        project: The app.
+        translator: Decides keys, groups, kinds and so on; the same as for the batch assets.
+        resource_key: Key of the KindlingResource.
+        streams_resource_key: Key under which the streams' resource is defined; another one for each app
+            of a code location.
+        streams_resource: Where the streams' store is; the default store when left out.
+        supervisor: How stream hosts are launched, and what a change of the code does.
+        reporting: How often the supervisor reports.
+
+    Raises:
+        KindlingDagsterError: The app cannot be loaded, or declares no stream.
+    """
+    assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
+    return _streams(assets, resource_key, streams_resource_key, streams_resource, supervisor, reporting)
+
+
+def _streams(
+    assets: KindlingAssetGraph,
+    resource_key: str,
+    streams_key: str,
+    resource: KindlingStreamsResource | None,
+    supervisor: SupervisorPolicy | None,
+    reporting: ReportingPolicy | None,
+) -> Definitions:
+    project, translator = assets.project, assets.translator
+    made = resource or KindlingStreamsResource(project)
+    if made.kindling_project != project:
+        raise DeclarationError(
+            f"The KindlingStreamsResource is for {made.kindling_project.describe()}, not for {project.describe()}.",
+            "Give it the same project.",
+        )
+    refuse_shown_password(made)
+    jobs: Sequence[JobDefinition] = build_stream_jobs(
+        project, resource_key=resource_key, streams_resource_key=streams_key, translator=translator
+    )
+    sensor = build_stream_supervisor(
+        project,
+        jobs[0],
+        translator=translator,
+        resource_key=streams_key,
+        policy=supervisor,
+        reporting=reporting,
+    )
     return Definitions(
-        assets=[app_assets, *assets.external_specs.values()],
-        resources={resource_key: resource or KindlingResource()},
-        jobs=[
-            define_asset_job(f"{name}_all", AssetSelection.assets(*app_assets.keys)),
-            build_analyze_job(project, resource_key=resource_key),
-        ],
-        executor=in_process_executor,
+        assets=[streaming_step_of(assets, resource_key=streams_key)],
+        asset_checks=stream_checks_of(assets, resource_key=streams_key),
+        jobs=jobs,
+        sensors=[sensor],
+        resources={streams_key: made},
     )

@@ -144,6 +144,16 @@ def check_severity(verdict: Verdict) -> AssetCheckSeverity:
     return AssetCheckSeverity.WARN if verdict.severity == "warning" else AssetCheckSeverity.ERROR
 
 
+def failed_report(key: AssetKey, stream_id: str, error: Exception) -> AssetCheckEvaluation:
+    """The check of a stream on which nothing can be told."""
+    return AssetCheckEvaluation(
+        asset_key=key,
+        check_name=HEALTH_CHECK,
+        passed=False,
+        description=f"{stream_id}: its state cannot be told: {type(error).__name__}: {error}",
+    )
+
+
 def data_version(view: StreamView) -> str:
     """Changes with every batch that read something, and with nothing else."""
     return f"rows-{view.status.rows_committed if view.status else 0}"

@@ -30,6 +30,13 @@ FACES_DAGSTER = {
     "signals.materialization",
     "signals.reading",
     "signals.throttle",
+    "checks",
+    "cli_streams",
+    "jobs",
+    "sensors",
+    "stream_assets",
+    "stream_events",
+    "stream_resources",
 }
 
 

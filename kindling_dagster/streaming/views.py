@@ -64,12 +64,14 @@ class StreamView:
 
     @property
     def current(self) -> bool:
-        """Whether what was reported is about what is wanted now, and its reporter lives."""
+        """Whether what was reported is about what is wanted now, and by the host that lives."""
         return (
             self.hosted
             and self.status is not None
             and self.desired is not None
+            and self.host is not None
             and self.status.generation >= self.desired.generation
+            and self.status.updated_at >= self.host.started_at
         )
 
     @property
@@ -87,12 +89,19 @@ class StreamView:
 
     @property
     def progressed(self) -> bool:
-        """Whether its present query is up as wanted and has shown life: a batch, or that there is nothing to read."""
-        if not self.current or self.status is None or self.status.state is not StreamingQueryState.RUNNING:
+        """Whether its present query is up as wanted and has shown life: a batch, or that there is nothing to read.
+
+        A query that was to read what is there and end (trigger ``availableNow``) has done so.
+        """
+        if not self.current or self.status is None or self.desired is None:
             return False
-        started = self.status.started_at or 0.0
-        last = self.status.metrics.last_event_at or self.status.metrics.last_progress_at or 0.0
-        return last >= started or self.status.health in (StreamHealth.HEALTHY, StreamHealth.IDLE)
+        seen = self.status.metrics.last_event_at or self.status.metrics.last_progress_at or 0.0
+        if self.status.state is StreamingQueryState.STOPPED:
+            return seen > self.desired.at
+        if self.status.state is not StreamingQueryState.RUNNING:
+            return False
+        alive = self.status.health in (StreamHealth.HEALTHY, StreamHealth.IDLE)
+        return alive or seen >= (self.status.started_at or 0.0)
 
     @cached_property
     def verdict(self) -> Verdict:
