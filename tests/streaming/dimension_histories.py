@@ -269,7 +269,11 @@ class History:
         self.table.restore(version)
         changed = state.files != self.state.files
         self.committed(
-            f"restore {version}", [dict(r) for r in state.rows], state.columns, data=changed, files=state.files
+            f"restore {version}",
+            [dict(r) for r in state.rows],
+            state.columns,
+            data=changed,
+            files=state.files,
         )
 
     def step(self) -> None:
@@ -350,7 +354,12 @@ class History:
             return [f"{name}: did not count data-changing commits"]
         if name in ("row_count", "hash") and found.rows != len(self.state.rows):
             return [f"{name}: {found.rows} rows instead of {len(self.state.rows)}"]
-        if name != "scd2" or seen.recreated or not found.changed or seen.state.current() == self.state.current():
+        if (
+            name != "scd2"
+            or seen.recreated
+            or not found.changed
+            or seen.state.current() == self.state.current()
+        ):
             return []
         before, after = seen.state.current(), self.state.current()
         counts = (found.new_count, found.closed_count, found.changed_count)

@@ -39,7 +39,7 @@ _SIGNS: tuple[tuple[ProblemKind, re.Pattern[str]], ...] = (
     (
         "corrupt",
         re.compile(
-            r"json error|parquet error|corrupt|invalid|malformed|expected|missing|parse|segment", re.I
+            r"(json|parquet|arrow) error|corrupt|invalid|malformed|expected|missing|parse|segment", re.I
         ),
     ),
 )
