@@ -43,6 +43,7 @@ SETTING_PREFIXES = (
     "kindling.streaming",
     "kindling.dagster",
     "kindling.signals",
+    "kindling.lineage",
     "spark_configs",
 )
 """The settings a manifest carries: those that matter for planning and running."""

@@ -69,6 +69,18 @@ def table_version(uri: str, storage_options: Mapping[str, str] | None = None) ->
     return None if table is None else table.version()
 
 
+def last_commits(
+    uri: str, limit: int, storage_options: Mapping[str, str] | None = None
+) -> tuple[DeltaCommit, ...]:
+    """The last ``limit`` commits of the table at ``uri``, newest first; none where there is no table.
+
+    Raises:
+        Exception: Whatever deltalake raises when the log is there but cannot be read.
+    """
+    table = _open(uri, storage_options)
+    return () if table is None else tuple(map(_commit, table.history(limit)))
+
+
 def read_state(
     uri: str, *, since: int | None = None, storage_options: Mapping[str, str] | None = None
 ) -> DeltaState | None:

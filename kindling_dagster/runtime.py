@@ -27,6 +27,7 @@ from kindling_dagster.secrets import SecretBook, environment_names
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from kindling_dagster.lineage.applying import Lineage
     from kindling_dagster.project import KindlingProject
 
 APP_MODULE = "_kindling_app"
@@ -170,6 +171,9 @@ class KindlingRuntime:
     Kindling keeps its state in the process, so there is at most one at a time.
     """
 
+    lineage: Lineage
+    """Version lineage of the app; there once it is started."""
+
     _active: ClassVar[KindlingRuntime | None] = None
     _lock: ClassVar[threading.RLock] = threading.RLock()
 
@@ -235,6 +239,7 @@ class KindlingRuntime:
                 layout, self.project.environment, self.project.config_path, self.project.settings or {}
             )
             self._resolve_late_secrets()
+            self._start_lineage(session)
         except BaseException as error:
             # Before the environment is put back: a secret may stand in the app's .env.
             missing = (
@@ -302,6 +307,13 @@ class KindlingRuntime:
         if failed:
             raise RunError(f"Secrets cannot be resolved at: {', '.join(sorted(failed))}.")
         apply_config_overrides()
+
+    def _start_lineage(self, session: SparkSession) -> None:
+        from kindling_dagster.lineage.applying import Lineage
+
+        self.lineage = Lineage(self, self.project.manifest, session)
+        self.lineage.install()
+        self._undo.callback(self.lineage.close)
 
     @staticmethod
     def _service(interface: Any) -> Any:

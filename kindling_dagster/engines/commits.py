@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from kindling_dagster.delta_log import (
     DeltaCommit,
     DeltaState,
+    last_commits,
     local_path,
     read_state,
     row_metrics,
     table_version,
 )
+from kindling_dagster.jvm import default_filesystem, qualified
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,6 +29,13 @@ NO_TABLE = -1
 # A pipe makes a commit or two; more than these were made by others in the meantime.
 _HISTORY_LIMIT = 50
 
+# How far back to look for the commit of a pipe behind those of maintenance.
+_LINEAGE_COMMITS = 10
+
+# Where both Spark and deltalake read, by scheme.
+_OBJECT_STORES = ("s3", "s3a", "abfs", "abfss", "gs")
+_ERROR_LENGTH = 300
+
 
 class CommitReader:
     """Reads table versions before and after a pipe, from the log alone where it is within reach.
@@ -32,11 +43,19 @@ class CommitReader:
     Args:
         runtime: The app; knows where Kindling keeps an entity's table, secrets resolved.
         spark: For tables in a catalog and on storage that only Spark has credentials for.
+        storage_options: Credentials for reading logs on object storage without Spark, as deltalake
+            takes them; without any, Spark reads them.
     """
 
-    def __init__(self, runtime: KindlingRuntime, spark: SparkSession) -> None:
+    def __init__(
+        self, runtime: KindlingRuntime, spark: SparkSession, storage_options: Mapping[str, str] | None = None
+    ) -> None:
         self._runtime = runtime
         self._spark = spark
+        self._storage_options = dict(storage_options or {})
+        # By scheme and host: why logs there cannot be read without Spark, although there are options.
+        self._unreadable: dict[str, str] = {}
+        self._default_filesystem = ""
 
     def version(self, entity_id: str) -> int | None:
         """The table's latest version before a write; NO_TABLE when there is none, None when not Delta."""
@@ -46,17 +65,33 @@ class CommitReader:
         uri = self._uri(entity)
         if uri is None:
             return NO_TABLE
-        if local_path(uri) is not None:
-            version = table_version(uri)
-            return NO_TABLE if version is None else version
+        if self._within_reach(uri):
+            try:
+                version = table_version(uri, self._options_for(uri))
+                return NO_TABLE if version is None else version
+            except Exception as error:
+                if local_path(uri) is not None:
+                    raise
+                self._unreadable[_storage(uri)] = _in_a_line(error)
         return self._spark_version(uri)
 
+    def user_metadata(self, entity_id: str, version: int | None) -> list[str]:
+        """What the table's last commits carry as ``userMetadata``, newest first; empty where only Spark reads the log."""
+        if version is None or version == NO_TABLE:
+            return []
+        uri = self._uri(self._delta_entity(entity_id))
+        if uri is None or local_path(uri) is None:
+            return []
+        return [commit.user_metadata for commit in last_commits(uri, _LINEAGE_COMMITS)]
+
     def size(self, entity_id: str) -> int | None:
-        """Bytes of a Delta entity's table on a local path, from its log; None where not known."""
+        """Bytes of a Delta entity's table, from its log; None where that needs Spark."""
         try:
             entity = self._delta_entity(entity_id)
             uri = None if entity is None else self._uri(entity)
-            state = read_state(uri) if uri is not None and local_path(uri) is not None else None
+            if uri is None or not self._within_reach(uri):
+                return None
+            state = read_state(uri, storage_options=self._options_for(uri))
         except Exception:
             # Only an estimate for advice on caching: the read itself will say what is wrong.
             return None
@@ -75,8 +110,8 @@ class CommitReader:
             uri = self._uri(self._delta_entity(entity_id))
             if uri is None:
                 return {"unavailable": "the table's location is not known"}
-            if local_path(uri) is not None:
-                state = read_state(uri, since=before)
+            if self._within_reach(uri):
+                state = read_state(uri, since=before, storage_options=self._options_for(uri))
                 return {"uri": uri, **describe(state)} if state else {"unavailable": f"no table at {uri}"}
             return {"uri": uri, **self._spark_metadata(uri, before)}
         except Exception as error:
@@ -100,8 +135,27 @@ class CommitReader:
         else:
             path = self._runtime.table_path(entity)
         local = local_path(path)
+        if local is None:
+            return path
+        if not urlsplit(path).scheme and not self._paths_are_local():
+            return qualified(self._spark, path)
         # Relative paths count from the working directory, which is the app's while it runs.
-        return path if local is None else str(local.absolute())
+        return str(local.absolute())
+
+    def _paths_are_local(self) -> bool:
+        """Whether a path without a scheme is one of this machine; on Hadoop clusters it is one of HDFS."""
+        self._default_filesystem = self._default_filesystem or default_filesystem(self._spark)
+        return self._default_filesystem.startswith("file:")
+
+    def _within_reach(self, uri: str) -> bool:
+        """Whether the log at ``uri`` can be read without Spark."""
+        if local_path(uri) is not None:
+            return True
+        on_a_store = urlsplit(uri).scheme in _OBJECT_STORES
+        return on_a_store and bool(self._storage_options) and _storage(uri) not in self._unreadable
+
+    def _options_for(self, uri: str) -> Mapping[str, str] | None:
+        return None if local_path(uri) is not None else self._storage_options
 
     def _in_catalog(self, entity: Any) -> bool:
         tags = entity.tags or {}
@@ -138,8 +192,27 @@ class CommitReader:
             "files": int(detail["numFiles"]),
             "schema": list(table.toDF().schema.jsonValue()["fields"]),
             "commits": commits,
-            "unavailable": "the total of rows needs a scan here: the log is read through Spark",
+            "unavailable": f"the total of rows needs a scan here: {self._why_spark(uri)}",
         }
+
+    def _why_spark(self, uri: str) -> str:
+        why = self._unreadable.get(_storage(uri))
+        if why is not None:
+            return f"the log is read through Spark, since the resource's storage_options did not do ({why})"
+        if urlsplit(uri).scheme in _OBJECT_STORES:
+            return "the log is read through Spark; storage_options on the resource make it readable without"
+        return "the log is read through Spark"
+
+
+def _storage(uri: str) -> str:
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _in_a_line(error: Exception) -> str:
+    """An error of deltalake without the colours and arrows of its many lines."""
+    words = re.sub(r"\x1b\[\d+m|\u21b3", " ", f"{type(error).__name__}: {error}").split()
+    return " ".join(words)[:_ERROR_LENGTH]
 
 
 def describe(state: DeltaState) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ class PipeRunner:
         spark: The session.
         runtime: The app, started in it.
         emit: Takes events; called from several threads.
+        storage_options: For reading tables' logs on object storage, see ``CommitReader``.
     """
 
     def __init__(
@@ -46,12 +47,13 @@ class PipeRunner:
         spark: SparkSession,
         runtime: KindlingRuntime,
         emit: Callable[[RunEvent], None],
+        storage_options: Mapping[str, str] | None = None,
     ) -> None:
         self._request = request
         self._manifest = manifest
         self._runtime = runtime
         self._emit = emit = masked(emit, manifest.secrets)
-        self._commits = CommitReader(runtime, spark)
+        self._commits = CommitReader(runtime, spark, storage_options)
         self._gate = WriteGate()
         self._canceller = SparkCanceller(spark, request.run_id, self._gate)
         self._listener = SignalListener(emit)
@@ -66,11 +68,13 @@ class PipeRunner:
             run_id=request.run_id,
             dispatcher=self._dispatcher,
         )
+        self._lineage = runtime.lineage
         self._exit = ExitStack()
 
     def __enter__(self) -> PipeRunner:
         options = self._request.options
         self._runtime.set_watermarks(options.watermarks)
+        self._lineage.begin(self._request.run_id, self._dispatcher)
         self._gate.connect(self._runtime.signals)
         self._exit.callback(self._gate.close)
         self._listener.connect(self._runtime.signals, self._request.signals)
@@ -107,11 +111,17 @@ class PipeRunner:
         output = self._manifest.pipes_by_id[pipe_id].output_entity_id
         options = self._request.options.pipes.get(pipe_id, PipeOptions())
         before = self._commits.version(output)
-        with self._listener.watch() as seen:
+        texts = self._commits.user_metadata(output, before)
+        with self._listener.watch() as seen, self._lineage.writing(pipe_id):
             self._runtime.execution.run_datapipes([pipe_id], no_watermark=options.full_refresh)
         if seen.skipped:
             return PipeOutcome(skipped=True, reason=NO_NEW_DATA)
-        return PipeOutcome(metadata=self._commits.metadata(output, before))
+        self._lineage.tell(pipe_id, texts)
+        lineage = self._lineage.of(pipe_id)
+        metadata = self._commits.metadata(output, before)
+        return PipeOutcome(
+            metadata={**metadata, "package": lineage.package, "package_version": lineage.version}
+        )
 
     def _refuse_broken(self, pipe_id: str) -> None:
         """Fail a pipe that is declared wrongly before any of its code runs."""

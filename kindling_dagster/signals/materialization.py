@@ -62,6 +62,8 @@ def _table(last: Mapping[str, Any]) -> dict[str, Any]:
         ("bytes", "kindling/size_bytes"),
         ("files", "kindling/files"),
         ("unavailable", "kindling/unavailable"),
+        ("package", "kindling/package"),
+        ("package_version", "kindling/package_version"),
     ):
         if name in last:
             metadata[key] = last[name]
