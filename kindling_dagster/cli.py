@@ -1,15 +1,16 @@
-"""The command line: ``kindling-dagster check | manifest | plan | signals``. Only ``check --analyze`` starts a JVM."""
+"""The command line: ``kindling-dagster check | manifest | plan | signals | streams | host``.
+
+Only ``host`` and ``check --analyze`` start a JVM.
+"""
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
@@ -18,6 +19,8 @@ from rich.table import Table
 
 from kindling_dagster import __version__
 from kindling_dagster.analysis.findings import AnalysisResult, PipeAnalysis
+from kindling_dagster.cli_app import CommandFailed, app_options, plain
+from kindling_dagster.cli_streams import host, streams
 from kindling_dagster.dag.graph import PipeGraphBuilder
 from kindling_dagster.dag.plan import ExecutionPlanGenerator
 from kindling_dagster.dag.strategy import (
@@ -34,8 +37,6 @@ from kindling_dagster.project import KindlingProject
 if TYPE_CHECKING:
     from kindling_dagster.signals.catalog import SignalSpec
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 _PIPE_WIDTH = 240
 
 _STRATEGIES: dict[str, type[ExecutionStrategy]] = {
@@ -45,57 +46,6 @@ _STRATEGIES: dict[str, type[ExecutionStrategy]] = {
 }
 
 
-class _Failed(click.ClickException):
-    """An error of ours on the terminal: what happened, then what to do."""
-
-    def __init__(self, error: KindlingDagsterError) -> None:
-        super().__init__(error.message)
-        self.suggestion = error.suggestion
-
-    def show(self, file: Any = None) -> None:  # noqa: ARG002
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(f"[bold red]Error:[/] {_plain(self.message)}")
-        if self.suggestion:
-            console.print(f"  [bold]→[/] {_plain(self.suggestion)}")
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
-def _app_options(command: Command) -> Command:
-    """The options that say which app; the command gets a ``project``."""
-
-    @click.argument("app", default=".", type=click.Path(path_type=Path))
-    @click.option("--environment", "-e", default="local", show_default=True, help="Kindling environment.")
-    @click.option("--config-dir", type=click.Path(path_type=Path), help="Shared settings overlays.")
-    @click.option("--package", "packages", multiple=True, help="Package to register; can be repeated.")
-    @click.option("--manifest", "manifest_file", type=click.Path(path_type=Path), help="Read this manifest.")
-    @functools.wraps(command)
-    def wrapped(
-        *args: Any,
-        app: Path,
-        environment: str,
-        config_dir: Path | None,
-        packages: tuple[str, ...],
-        manifest_file: Path | None,
-        **kwargs: Any,
-    ) -> Any:
-        try:
-            project = KindlingProject(
-                app,
-                environment=environment,
-                config_dir=config_dir,
-                packages=packages,
-                manifest=manifest_file,
-            )
-            return command(*args, project=project, **kwargs)
-        except KindlingDagsterError as error:
-            raise _Failed(error) from error
-
-    return wrapped  # type: ignore[return-value]  # click's decorators keep the signature
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kindling-dagster")
 def main() -> None:
@@ -103,7 +53,7 @@ def main() -> None:
 
 
 @main.command()
-@_app_options
+@app_options
 @click.option(
     "--analyze",
     is_flag=True,
@@ -157,9 +107,9 @@ def _print_problems(console: Console, manifest: Manifest) -> None:
     )
     for problem in manifest.problems:
         colour = "red" if problem.severity == "error" else "yellow"
-        console.print(f"[{colour}]{problem.severity}[/] {_plain(problem.subject)}: {_plain(problem.message)}")
+        console.print(f"[{colour}]{problem.severity}[/] {plain(problem.subject)}: {plain(problem.message)}")
         if problem.suggestion:
-            console.print(f"  → {_plain(problem.suggestion)}")
+            console.print(f"  → {plain(problem.suggestion)}")
     if not any(problem.severity == "error" for problem in manifest.problems):
         console.print("[green]No problem keeps a pipe from running.[/]")
 
@@ -179,7 +129,7 @@ def _analyze(
         for event in events:
             match event:
                 case LogLine(_, message):
-                    console.print(f"[dim]{_plain(message)}[/]")
+                    console.print(f"[dim]{plain(message)}[/]")
                 case PipeAnalysis():
                     print_pipe(console, event)
                 case AnalysisResult():
@@ -189,7 +139,7 @@ def _analyze(
 
 
 @main.command("manifest")
-@_app_options
+@app_options
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), help="File to write; standard output when left out."
 )
@@ -207,7 +157,7 @@ def manifest_command(project: KindlingProject, output: Path | None) -> None:
 
 
 @main.command()
-@_app_options
+@app_options
 @click.option("--pipe", "pipes", multiple=True, help="Pipe id to plan; can be repeated. All when left out.")
 @click.option("--strategy", type=click.Choice(sorted(_STRATEGIES)), default="batch", show_default=True)
 @click.option(
@@ -280,12 +230,16 @@ def signals_show(name: str) -> None:
     try:
         spec = describe_signal(name)
     except KindlingDagsterError as error:
-        raise _Failed(error) from error
+        raise CommandFailed(error) from error
     console = Console(highlight=False)
-    console.print(f"[bold]{spec.name}[/] {_plain(spec.summary)}")
+    console.print(f"[bold]{spec.name}[/] {plain(spec.summary)}")
     console.print(f"payload {spec.payload.__name__}, in Dagster: {spec.dagster_event}")
     console.print(f"emitted by {', '.join(spec.emitters) or 'nobody of its own'}")
     table = Table("field", "type", "sent")
     for item in spec.fields:
         table.add_row(item.name, item.type, "always" if item.required else "when there is something to say")
     console.print(table)
+
+
+main.add_command(streams)
+main.add_command(host)
