@@ -65,7 +65,7 @@ def table_version(uri: str, storage_options: Mapping[str, str] | None = None) ->
     Raises:
         Exception: Whatever deltalake raises when the log is there but cannot be read.
     """
-    table = _open(uri, storage_options)
+    table = open_table(uri, storage_options)
     return None if table is None else table.version()
 
 
@@ -77,7 +77,7 @@ def last_commits(
     Raises:
         Exception: Whatever deltalake raises when the log is there but cannot be read.
     """
-    table = _open(uri, storage_options)
+    table = open_table(uri, storage_options)
     return () if table is None else tuple(map(_commit, table.history(limit)))
 
 
@@ -97,7 +97,7 @@ def read_state(
     Raises:
         Exception: Whatever deltalake raises when the log is there but cannot be read.
     """
-    table = _open(uri, storage_options)
+    table = open_table(uri, storage_options)
     if table is None:
         return None
     version = table.version()
@@ -109,7 +109,12 @@ def read_state(
     return DeltaState(version, rows, size, files, schema, commits, why)
 
 
-def _open(uri: str, storage_options: Mapping[str, str] | None) -> DeltaTable | None:
+def open_table(uri: str, storage_options: Mapping[str, str] | None = None) -> DeltaTable | None:
+    """The Delta table at a path or URI, opened by deltalake; None when there is none.
+
+    Raises:
+        Exception: Whatever deltalake raises when the log is there but cannot be read.
+    """
     from deltalake import DeltaTable
 
     path = local_path(uri)

@@ -10,12 +10,18 @@ from kindling_dagster.manifest import AppRef, EntitySpec, Location, Manifest, Pi
 
 
 def entity(entity_id: str, layer: str = "", provider: str = "delta", **more: Any) -> EntitySpec:
-    return EntitySpec(id=entity_id, name=entity_id, provider=provider, location=Location("none"), layer=layer, **more)
+    return EntitySpec(
+        id=entity_id, name=entity_id, provider=provider, location=Location("none"), layer=layer, **more
+    )
 
 
 def pipe(pipe_id: str, inputs: str, output: str, **tags: str) -> PipeSpec:
     return PipeSpec(
-        pipe_id, pipe_id, tuple(inputs.split()), output, tags={k.replace("__", "/"): v for k, v in tags.items()}
+        pipe_id,
+        pipe_id,
+        tuple(inputs.split()),
+        output,
+        tags={k.replace("__", "/"): v for k, v in tags.items()},
     )
 
 
