@@ -22,6 +22,7 @@ _SIGNS: tuple[tuple[ProblemKind, re.Pattern[str]], ...] = (
             re.I,
         ),
     ),
+    ("corrupt", re.compile(r"magic bytes|corrupt", re.I)),  # "magic bytes not found" misses no file
     ("unsupported", re.compile(r"unsupported|not supported|reader feature|table feature", re.I)),
     (
         "missing",
@@ -39,7 +40,7 @@ _SIGNS: tuple[tuple[ProblemKind, re.Pattern[str]], ...] = (
     (
         "corrupt",
         re.compile(
-            r"(json|parquet|arrow) error|corrupt|invalid|malformed|expected|missing|parse|segment", re.I
+            r"(json|parquet|arrow) error|invalid|malformed|expected|missing|parse|segment", re.I
         ),
     ),
 )
