@@ -126,3 +126,15 @@ class DeadMansSwitch:
     def disarm(self) -> None:
         """The JVM goes on; the switch cannot be pushed again."""
         self._timer.shutdownNow()
+
+
+def default_filesystem(spark: SparkSession) -> str:
+    """The URI that paths without a scheme count from: ``file:///``, or a cluster's ``hdfs://…``."""
+    return str(spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS", "file:///"))
+
+
+def qualified(spark: SparkSession, path: str) -> str:
+    """``path`` as Spark reads it, with scheme and host, and absolute."""
+    made = spark._jvm.org.apache.hadoop.fs.Path(path)
+    files = made.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+    return str(files.makeQualified(made).toString())

@@ -19,7 +19,15 @@ def masked(emit: Callable[[RunEvent], None], references: Iterable[SecretRef]) ->
     A path that is a secret shows up in Spark's error texts and in a table's location; the values are
     looked up where Kindling's standalone platform finds them, and compared, never kept.
     """
-    book = SecretBook(
+    book = secret_book(references)
+    if not book.resolved:
+        return emit
+    return lambda event: emit(_mask_event(event, book.mask))
+
+
+def secret_book(references: Iterable[SecretRef]) -> SecretBook:
+    """The secrets that can be resolved here, to mask their values in texts."""
+    return SecretBook(
         {
             os.environ[name]: reference.key
             for reference in references
@@ -27,9 +35,6 @@ def masked(emit: Callable[[RunEvent], None], references: Iterable[SecretRef]) ->
             if name in os.environ
         }
     )
-    if not book.resolved:
-        return emit
-    return lambda event: emit(_mask_event(event, book.mask))
 
 
 def _mask_event(event: RunEvent, mask: Callable[[str], str]) -> RunEvent:

@@ -19,13 +19,11 @@ class Actual:
 
     Args:
         state: Where it is in its life.
-        generation: The generation of ``Desired`` that its last start answered.
-        finished: It has read all it was meant to read (triggers ``availableNow`` and ``once``).
+        generation: The generation of ``Desired`` that its last start answered; -1 before the first.
     """
 
     state: StreamingQueryState = StreamingQueryState.STOPPED
     generation: int = -1
-    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,6 @@ def _decide(
     if not asked_anew:
         # A person's word overrides the backoff and a failure that is left to people; time alone does not.
         waits = recovery.next_start_at is not None and now < recovery.next_start_at
-        if waits or here.finished or here.state is StreamingQueryState.FAILED:
+        if waits or here.state is StreamingQueryState.FAILED:
             return None
     return Action("start", stream_id, wanted.generation, wanted.reason)

@@ -1,0 +1,223 @@
+"""Starts one stream through Kindling's PipeStreamStarter, and adds what a supervised stream needs.
+
+Kindling decides how a stream reads, merges and appends. Kindling 0.14 has no way to name a query that appends, to
+give it a trigger, or to tell a replayed micro-batch from a new one, so the provider that writes is wrapped
+for the length of one start: a copy of Kindling's starter gets a registry that hands out a copy of the
+provider with two methods in front of its own. Kindling's own objects stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from kindling_dagster.errors import RunError
+from kindling_dagster.jvm import activate_session, read_text
+from kindling_dagster.streaming import checkpoints
+from kindling_dagster.streaming.fencing import LeaseFence
+from kindling_dagster.streaming.model import StreamingQueryConfig
+from kindling_dagster.streaming.store import StreamStore
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from kindling_dagster.runtime import KindlingRuntime
+
+# Delta's settings by which a table remembers the last batch of each writer, also for merges.
+_TXN_APP: Final = "spark.databricks.delta.write.txnAppId"
+_TXN_VERSION: Final = "spark.databricks.delta.write.txnVersion"
+# Under which Spark keeps a query's lasting id on the thread that runs its batches.
+_QUERY_ID_PROPERTY: Final = "sql.streaming.queryId"
+_CHECKPOINT_SETTING: Final = "kindling.storage.checkpoint_root"
+
+
+class StreamStarter:
+    """Starts a project's streams, each in a scheduler pool of its own. Safe to call from several threads.
+
+    Args:
+        runtime: The app, started in ``spark``.
+        spark: The session.
+        store: Where it is remembered which checkpoint belongs to which stream.
+        fence: Ends this host's right to write.
+    """
+
+    def __init__(
+        self, runtime: KindlingRuntime, spark: SparkSession, store: StreamStore, fence: LeaseFence
+    ) -> None:
+        self._runtime = runtime
+        self._spark = spark
+        self._store = store
+        self._fence = fence
+
+    def builder(self, stream_id: str, config: StreamingQueryConfig) -> Callable[[], Any]:
+        """What starts the stream and gives its query; see ``start``."""
+        return lambda: self.start(stream_id, config)
+
+    def start(self, stream_id: str, config: StreamingQueryConfig) -> Any:
+        """Start the stream; gives Spark's StreamingQuery.
+
+        Raises:
+            CheckpointError: Its checkpoint is gone, damaged, or another query's.
+            RunError: No checkpoint root is set.
+            Exception: Whatever Kindling, the pipe or Spark raises.
+        """
+        from kindling.injection import get_kindling_service
+        from kindling.pipe_streaming import PipeStreamStarter
+
+        self._fence.check(stream_id)
+        activate_session(self._spark)
+        # Kept on this thread for the query's own: within one pool jobs of several streams would queue.
+        self._spark.sparkContext.setLocalProperty("spark.scheduler.pool", f"stream {stream_id}")
+        root = self._checkpoint_root(stream_id, config)
+        path = f"{root}/{stream_id}"
+        self._check_checkpoint(stream_id, path)
+        options = {**config.options, "base_checkpoint_path": root, **_query_options(stream_id, config)}
+        starter = _with_wrapped_providers(
+            get_kindling_service(PipeStreamStarter), stream_id, options, self._fence
+        )
+        query = starter.start_pipe_stream(stream_id, options)
+        checkpoints.remember(self._store, stream_id, str(query.id), path)
+        return query
+
+    def checkpoint_path(self, stream_id: str, config: StreamingQueryConfig) -> str:
+        """Where a stream's checkpoint lies; raises RunError when no checkpoint root is set."""
+        return f"{self._checkpoint_root(stream_id, config)}/{stream_id}"
+
+    def _checkpoint_root(self, stream_id: str, config: StreamingQueryConfig) -> str:
+        root = config.checkpoint_root or self._runtime.config.get(_CHECKPOINT_SETTING)
+        if not root:
+            raise RunError(
+                f"Stream {stream_id} has nowhere to keep its checkpoint.",
+                f"Set {_CHECKPOINT_SETTING} in the app's settings.yaml.",
+            )
+        return str(root).rstrip("/")
+
+    def _check_checkpoint(self, stream_id: str, path: str) -> None:
+        known = checkpoints.load(self._store, stream_id)
+        text = read_text(self._spark, f"{path}/metadata")
+        checkpoints.check(stream_id, known, path, checkpoints.metadata_query_id(text, stream_id, path))
+
+
+def _query_options(stream_id: str, config: StreamingQueryConfig) -> dict[str, Any]:
+    options: dict[str, Any] = {"query_name": config.query_name or stream_id}
+    if config.trigger:
+        options["trigger"] = dict(config.trigger)
+    return options
+
+
+def _with_wrapped_providers(
+    starter: Any, stream_id: str, options: Mapping[str, Any], fence: LeaseFence
+) -> Any:
+    """Kindling's starter, writing through wrapped providers; an app's own kind of starter as it is."""
+    registry = getattr(starter, "provider_registry", None)
+    if registry is None:
+        return starter
+    wrapped = copy.copy(starter)
+    wrapped.provider_registry = _Registry(registry, stream_id, options, fence)
+    return wrapped
+
+
+class _Registry:
+    """Kindling's EntityProviderRegistry, whose providers write as this stream's."""
+
+    def __init__(self, registry: Any, stream_id: str, options: Mapping[str, Any], fence: LeaseFence) -> None:
+        self._registry = registry
+        self._stream_id = stream_id
+        self._options = options
+        self._fence = fence
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._registry, name)
+
+    def get_provider_for_entity(self, entity: Any) -> Any:
+        """A copy of the provider, so that what Kindling asks of its class still holds."""
+        provider = self._registry.get_provider_for_entity(entity)
+        wrapped = copy.copy(provider)
+        if hasattr(provider, "append_as_stream"):
+            wrapped.append_as_stream = self._append(provider.append_as_stream)
+        if hasattr(provider, "merge_as_stream"):
+            wrapped.merge_as_stream = self._merge(provider.merge_as_stream, _merges_once(provider))
+        return wrapped
+
+    def _append(self, append: Callable[..., Any]) -> Callable[..., Any]:
+        def append_as_stream(*args: Any, **kwargs: Any) -> Any:
+            writer = append(*args, **kwargs)
+            # A provider may start the query itself; then there is nothing left to set.
+            if hasattr(writer, "queryName"):
+                writer = writer.queryName(self._options["query_name"])
+                if "trigger" in self._options:
+                    writer = writer.trigger(**self._options["trigger"])
+            return writer
+
+        return append_as_stream
+
+    def _merge(self, merge: Callable[..., Any], once: bool) -> Callable[..., Any]:
+        def merge_as_stream(df: Any, *args: Any, **kwargs: Any) -> Any:
+            return merge(_guarded_frame(df, self._stream_id, self._fence, once), *args, **kwargs)
+
+        return merge_as_stream
+
+
+def _merges_once(provider: Any) -> bool:
+    """Whether each micro-batch is exactly one statement on one Delta table, as in Kindling's own provider."""
+    from kindling.entity_provider_delta import DeltaEntityProvider, DeltaMergeStrategies
+
+    own = DeltaEntityProvider.__module__
+    return type(provider).__module__ == own and all(
+        type(DeltaMergeStrategies.get(name)).__module__ == own for name in ("scd1", "scd2", "insert_only")
+    )
+
+
+def _guarded_frame(frame: Any, stream_id: str, fence: LeaseFence, once: bool) -> Any:
+    """The same frame, whose ``writeStream.foreachBatch`` asks the fence before each batch.
+
+    Args:
+        frame: A streaming frame.
+        stream_id: The stream.
+        fence: Asked before each batch is written.
+        once: Also have the Delta table remember each batch, so that one that was committed is left out
+            when it comes again: after a crash before its end was noted, or from a host that was frozen.
+    """
+
+    class GuardedFrame(type(frame)):  # type: ignore[misc]  # pyspark's class differs between versions
+        @property
+        def writeStream(self) -> Any:  # noqa: N802
+            return _retyped(super().writeStream, guarded_writer)
+
+    def guarded_writer(base: type) -> type:
+        class GuardedWriter(base):  # type: ignore[misc]
+            def foreachBatch(self, write: Callable[[Any, int], None]) -> Any:  # noqa: N802
+                return super().foreachBatch(_guarded_batch(write, stream_id, fence, once))
+
+        return GuardedWriter
+
+    return _retyped(frame, lambda _: GuardedFrame)
+
+
+def _retyped(original: Any, subclass: Callable[[type], type]) -> Any:
+    """A shallow copy of an object, of a subclass of its class."""
+    made: Any = object.__new__(subclass(type(original)))
+    made.__dict__.update(original.__dict__)
+    return made
+
+
+def _guarded_batch(
+    write: Callable[[Any, int], None], stream_id: str, fence: LeaseFence, once: bool
+) -> Callable[[Any, int], None]:
+    def guarded(batch: Any, batch_id: int) -> None:
+        fence.check(stream_id)
+        if not once:
+            write(batch, batch_id)
+            return
+        session = batch.sparkSession
+        query_id = session.sparkContext.getLocalProperty(_QUERY_ID_PROPERTY)
+        session.conf.set(_TXN_APP, f"kindling-dagster/{stream_id}/{query_id}")
+        session.conf.set(_TXN_VERSION, str(batch_id))
+        try:
+            write(batch, batch_id)
+        finally:
+            session.conf.unset(_TXN_APP)
+            session.conf.unset(_TXN_VERSION)
+
+    return guarded

@@ -1,0 +1,185 @@
+"""Starting streams through Kindling for real: names, triggers, pools, replayed batches, fences, checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from kindling_dagster import KindlingProject
+from kindling_dagster.jvm import DeadMansSwitch
+from kindling_dagster.runtime import KindlingRuntime
+from kindling_dagster.spark import build_session
+from kindling_dagster.streaming import checkpoints
+from kindling_dagster.streaming.failures import CheckpointError
+from kindling_dagster.streaming.fencing import LeaseFence
+from kindling_dagster.streaming.model import StreamingQueryConfig
+from kindling_dagster.streaming.starter import StreamStarter
+
+pytestmark = pytest.mark.spark
+
+APP = Path(__file__).parent.parent / "faults" / "app"
+
+
+class Documents:
+    """The part of the store that a starter uses."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, str], tuple[Any, int]] = {}
+
+    def document(self, kind: str, key: str) -> tuple[Any, int]:
+        return self.values.get((kind, key), (None, 0))
+
+    def put_document(self, kind: str, key: str, value: Any, expected: int) -> int:
+        assert self.document(kind, key)[1] == expected
+        self.values[kind, key] = (value, expected + 1)
+        return expected + 1
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Any]:
+    session = build_session({"spark.master": "local[2]"})
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory, spark: Any) -> Iterator[KindlingRuntime]:
+    folder = tmp_path_factory.mktemp("flow") / "app"
+    shutil.copytree(APP, folder)
+    with KindlingRuntime.start(KindlingProject(folder), spark) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def app(runtime: KindlingRuntime) -> Iterator[Path]:
+    """The app's folder, with two orders landed and two items priced."""
+    folder = runtime.project.run_dir
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    land(folder, [(1, "pen", 10), (2, "ink", 20)])
+    items = pa.table({"item": ["pen", "ink"], "price": pa.array([3, 5], pa.int64())})
+    write_deltalake(str(folder / "data/lake/ref/items"), items)
+    yield folder
+    for query in runtime.spark.streams.active:
+        query.stop()
+
+
+def land(app: Path, rows: list[tuple[int, str, int]], table: str = "raw/orders") -> None:
+    ids, items, amounts = zip(*rows, strict=True)
+    frame = pa.table({
+        "id": pa.array(ids, pa.int64()), "item": list(items), "amount": pa.array(amounts, pa.int64())
+    })  # fmt: skip
+    write_deltalake(str(app / "data/lake" / table), frame, mode="append")
+
+
+def rows(app: Path, table: str, *columns: str) -> list[tuple[Any, ...]]:
+    frame = DeltaTable(str(app / "data/lake" / table)).to_pyarrow_table(columns=list(columns))
+    return sorted(tuple(row[name] for name in columns) for row in frame.to_pylist())
+
+
+@pytest.fixture
+def fence() -> LeaseFence:
+    made = LeaseFence()
+    made.extend(made.now(), 600)
+    return made
+
+
+@pytest.fixture
+def store() -> Documents:
+    return Documents()
+
+
+@pytest.fixture
+def starter(runtime: KindlingRuntime, store: Documents, fence: LeaseFence, app: Path) -> StreamStarter:
+    return StreamStarter(runtime, runtime.spark, store, fence)  # type: ignore[arg-type]
+
+
+EVERY_SECOND = StreamingQueryConfig(trigger={"processingTime": "1 second"})
+
+
+@pytest.mark.parametrize("stream_id", ["clean", "history"])
+def test_name_trigger_and_pool_reach_the_sink(starter: StreamStarter, stream_id: str, app: Path) -> None:
+    query = starter.start(stream_id, EVERY_SECOND)
+    query.processAllAvailable()
+    execution = query._jsq.streamingQuery()
+    assert query.name == stream_id
+    assert "1000" in execution.trigger().toString()
+    query.stop()
+
+
+def test_rows_arrive_once_and_joined(starter: StreamStarter, app: Path) -> None:
+    clean = starter.start("clean", StreamingQueryConfig())
+    clean.processAllAvailable()
+    priced = starter.start("priced", StreamingQueryConfig())
+    priced.processAllAvailable()
+    assert rows(app, "gold/priced", "id", "value") == [(1, 30), (2, 100)]
+
+
+@pytest.mark.parametrize(("stream_id", "table"), [("history", "gold/history"), ("clean", "silver/orders")])
+def test_batch_that_was_committed_is_left_out_when_it_comes_again(
+    starter: StreamStarter, app: Path, stream_id: str, table: str
+) -> None:
+    query = starter.start(stream_id, StreamingQueryConfig())
+    query.processAllAvailable()
+    query.stop()
+    # As if the process had died between the table's commit and the note in the checkpoint.
+    for name in ("0", ".0.crc"):
+        (app / "data/checkpoints" / stream_id / "commits" / name).unlink()
+    before = DeltaTable(str(app / "data/lake" / table)).version()
+    again = starter.start(stream_id, StreamingQueryConfig())
+    again.processAllAvailable()
+    assert again.lastProgress["batchId"] >= 0
+    assert DeltaTable(str(app / "data/lake" / table)).version() == before
+    land(app, [(3, "cap", 1)])
+    again.processAllAvailable()
+    assert rows(app, table, "id", "amount") == [(1, 10), (2, 20), (3, 1)]
+
+
+def test_a_batch_is_refused_once_the_lease_is_over(
+    starter: StreamStarter, fence: LeaseFence, app: Path
+) -> None:
+    query = starter.start("history", StreamingQueryConfig())
+    query.processAllAvailable()
+    fence.close("another host took it")
+    land(app, [(3, "cap", 1)])
+    with pytest.raises(Exception, match="must not write"):
+        query.processAllAvailable()
+    assert rows(app, "gold/history", "id") == [(1,), (2,)]
+    with pytest.raises(Exception, match="must not write"):
+        starter.start("clean", StreamingQueryConfig())
+
+
+def test_checkpoint_that_is_gone_is_refused_until_it_is_accepted(
+    starter: StreamStarter, store: Documents, app: Path
+) -> None:
+    query = starter.start("clean", StreamingQueryConfig())
+    query.processAllAvailable()
+    query.stop()
+    shutil.move(app / "data/checkpoints/clean", app / "data/aside")
+    with pytest.raises(CheckpointError, match="is gone"):
+        starter.start("clean", StreamingQueryConfig())
+    shutil.move(app / "data/aside", app / "data/checkpoints/clean")
+    again = starter.start("clean", StreamingQueryConfig())
+    again.processAllAvailable()
+    again.stop()
+    assert rows(app, "silver/orders", "id") == [(1,), (2,)]
+
+    shutil.rmtree(app / "data/checkpoints/clean")
+    checkpoints.accept_reset(store, "clean", "somebody")  # type: ignore[arg-type]
+    over = starter.start("clean", StreamingQueryConfig())
+    over.processAllAvailable()
+    assert rows(app, "silver/orders", "id") == [(1,), (1,), (2,), (2,)]
+    assert checkpoints.load(store, "clean").query_id == over.id  # type: ignore[arg-type]
+
+
+def test_switch_that_is_pushed_and_disarmed_leaves_the_jvm_alone(spark: Any) -> None:
+    switch = DeadMansSwitch(spark, 75)
+    switch.push(30)
+    switch.push(60)
+    switch.disarm()
+    assert spark.range(3).count() == 3
