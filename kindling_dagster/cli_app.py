@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.project import KindlingProject
+
+_APP_FILES = ("app.yaml", "app.py", "lake-reqs.txt")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,6 +39,12 @@ def plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
+def _is_only_the_default(app: Path) -> bool:
+    """Whether nobody named the app and the current directory is none, so that a manifest stands alone."""
+    source = click.get_current_context().get_parameter_source("app")
+    return source is ParameterSource.DEFAULT and not any((app / name).exists() for name in _APP_FILES)
+
+
 def app_options(command: Command) -> Command:
     """The options that say which app; the command gets a ``project``."""
 
@@ -56,7 +65,7 @@ def app_options(command: Command) -> Command:
     ) -> Any:
         try:
             project = KindlingProject(
-                app,
+                None if manifest_file is not None and _is_only_the_default(app) else app,
                 environment=environment,
                 config_dir=config_dir,
                 packages=packages,

@@ -70,9 +70,9 @@ def table_version(uri: str, storage_options: Mapping[str, str] | None = None) ->
 
 
 def last_commits(
-    uri: str, limit: int, storage_options: Mapping[str, str] | None = None
+    uri: str, limit: int | None, storage_options: Mapping[str, str] | None = None
 ) -> tuple[DeltaCommit, ...]:
-    """The last ``limit`` commits of the table at ``uri``, newest first; none where there is no table.
+    """The last ``limit`` commits (all when None) of the table at ``uri``, newest first; none where there is no table.
 
     Raises:
         Exception: Whatever deltalake raises when the log is there but cannot be read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,14 @@ def environment_names(key: str) -> tuple[str, ...]:
     """The environment variables in which Kindling's standalone platform looks for a secret, in order."""
     upper = re.sub(r"[-.:]", "_", key.upper())
     return tuple(dict.fromkeys((key, upper, f"KINDLING_SECRET_{upper}")))
+
+
+def secret_from_environment(key: str) -> str:
+    """A secret's value as Kindling's standalone platform finds it; raises LookupError, naming the key alone."""
+    for name in environment_names(key):
+        if name in os.environ:
+            return os.environ[name]
+    raise LookupError(f"secret {key} is not set")
 
 
 def walk_strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ from kindling_dagster.signals.carrying import safe_metadata
 if TYPE_CHECKING:
     from kindling_dagster.signals.payloads import Payload
 
-LINEAGE_CHECK: Final = "lineage_current"
+LINEAGE_CHECK: Final = "lineage_freshness"
 _SHOWN: Final = 300
 """Characters of one value in a log line."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,32 +13,10 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lineage_tables import START, TYPE, Row, write
 
 from kindling_dagster.errors import LineageError
 from kindling_dagster.lineage.audit import Staleness, TableLineage, audit_table
-
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
-TYPE = pa.struct(
-    [("pipe", pa.string()), ("package", pa.string()), ("version", pa.string()),
-     ("timestamp", pa.timestamp("us", "UTC")), ("run_id", pa.string())]
-)  # fmt: skip
-Row = tuple[str, str, int] | None
-"""Pipe, version and the day it was written; None for a row without lineage."""
-
-
-def write(uri: Path, *files: list[Row]) -> None:
-    for rows in files:
-        stamps = [
-            None
-            if row is None
-            else dict(zip(("pipe", "package", "version", "timestamp", "run_id"),
-                          (row[0], "acme", row[1], START + timedelta(days=row[2]), "run"), strict=True))
-            for row in rows
-        ]  # fmt: skip
-        table = pa.table({"id": list(range(len(rows))), "_silver_lineage": pa.array(stamps, TYPE)})
-        write_deltalake(
-            str(uri), table, mode="append", configuration={"delta.dataSkippingNumIndexedCols": "32"}
-        )
 
 
 def counted(found: TableLineage) -> dict[tuple[str, str], int]:

@@ -301,8 +301,8 @@ def test_the_end_of_an_execution_tells_of_caching() -> None:
         ("streaming.recovery_exhausted", {"failure_reason": "x"}, "stream_recovery", False, "ERROR", "recovery exhausted: x"),
         ("streaming.dimension_changed", {"change": "schema"}, "schema_drift", False, "WARN", "The schema changed."),
         ("streaming.dimension_changed", {"change": "data"}, "schema_drift", True, "WARN", "Only data changed."),
-        ("datapipes.lineage_audit", {"stale_row_count": 1200}, "lineage_current", False, "WARN", "1,200 stale"),
-        ("datapipes.lineage_audit", {"stale_file_count": 0}, "lineage_current", True, "WARN", "Everything was written by versions that are allowed."),
+        ("datapipes.lineage_audit", {"stale_row_count": 1200}, "lineage_freshness", False, "WARN", "1,200 stale"),
+        ("datapipes.lineage_audit", {"stale_file_count": 0}, "lineage_freshness", True, "WARN", "Everything was written by versions that are allowed."),
     ],
 )  # fmt: skip
 def test_checks(

@@ -1,0 +1,163 @@
+"""The audit of an app's lineage: which tables hold rows of old versions. No JVM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from kindling_dagster.delta_log import last_commits
+from kindling_dagster.errors import LineageError
+from kindling_dagster.lineage.audit import Staleness, TableLineage, audit_table
+from kindling_dagster.lineage.commits import CommitLineage, commit_lineage
+from kindling_dagster.lineage.settings import PipeLineage, lineage_pipes
+from kindling_dagster.locations import table_location
+from kindling_dagster.manifest import Manifest
+from kindling_dagster.signals.emitter import AsyncSignalEmitter
+
+if TYPE_CHECKING:
+    from kindling.signaling import SignalProvider
+
+# How far back the log is searched for each pipe's last commit.
+_COMMITS = 200
+
+
+@dataclass(frozen=True)
+class EntityAudit:
+    """What an audit found of one entity.
+
+    Args:
+        entity_id: The entity.
+        layer: Whose lineage column was looked at.
+        current: The current version by pipe.
+        lineage: The versions in its table.
+    """
+
+    entity_id: str
+    layer: str
+    current: Mapping[str, str]
+    lineage: TableLineage
+
+    @property
+    def stale_share(self) -> float:
+        """The share of the table's rows that are too old, 0 to 1."""
+        return self.lineage.stale_rows / self.lineage.rows if self.lineage.rows else 0.0
+
+
+class LineageAuditor(AsyncSignalEmitter):
+    """Looks at tables of one app.
+
+    Args:
+        manifest: What the app declares.
+        working_dir: Where relative paths count from.
+        signals: Where ``datapipes.lineage_audit`` is sent; nowhere when None.
+        storage_options: As deltalake takes them.
+    """
+
+    EMITS: ClassVar[list[str]] = ["datapipes.lineage_audit"]
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        working_dir: Path | None,
+        *,
+        signals: SignalProvider | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._init_signal_emitter(signals)
+        self._manifest = manifest
+        self._working_dir = working_dir
+        self._storage_options = storage_options
+        self._pipes = lineage_pipes(manifest)
+
+    @property
+    def entity_ids(self) -> tuple[str, ...]:
+        """The entities whose rows carry lineage."""
+        return tuple(dict.fromkeys(pipe.entity_id for pipe in self._pipes.values()))
+
+    def location(self, entity_id: str) -> str:
+        """Where an entity's table lies.
+
+        Raises:
+            LineageError: The app has no such entity with lineage, or only Spark knows where its table lies.
+            RunError: The place is a secret that is not there.
+        """
+        if entity_id not in self.entity_ids:
+            known = ", ".join(self.entity_ids) or "none"
+            raise LineageError(
+                f"The entity {entity_id} takes no part in lineage.", f"Entities that do: {known}."
+            )
+        found = table_location(self._manifest.entities_by_id[entity_id], self._working_dir)
+        if found is None:
+            raise LineageError(
+                f"The table of {entity_id} is known to Spark's catalog alone.",
+                "Give the entity a provider.path, or run the queries of kindling_dagster.lineage in Spark.",
+            )
+        return found
+
+    def layer(self, entity_id: str) -> str:
+        """The layer whose column an entity's rows carry."""
+        return self._writers(entity_id)[0].layer
+
+    def current_versions(self, entity_id: str) -> dict[str, str]:
+        """The version each pipe of an entity last committed, by its table's log; without those it does not tell of."""
+        found: dict[str, str] = {}
+        for commit in last_commits(self.location(entity_id), _COMMITS, self._storage_options):
+            written = commit_lineage(commit.user_metadata, entity_id)
+            if written is not None:
+                found.setdefault(written.pipe, written.version)
+        return found
+
+    def writer_of(self, entity_id: str, version: int) -> CommitLineage | None:
+        """Who wrote a version of an entity's table; None when the commit does not say, or is not in the log."""
+        for commit in last_commits(self.location(entity_id), None, self._storage_options):
+            if commit.version == version:
+                return commit_lineage(commit.user_metadata, entity_id)
+        return None
+
+    def audit(
+        self,
+        entity_id: str,
+        *,
+        max_age: timedelta | None = None,
+        current: Mapping[str, str] | None = None,
+        now: datetime | None = None,
+    ) -> EntityAudit:
+        """Count an entity's rows by version, and those that are too old.
+
+        Args:
+            entity_id: The entity.
+            max_age: Rows of other versions may be so old; none at all when None.
+            current: The current version by pipe; told by the table's log when None.
+            now: The moment, with a time zone.
+
+        Raises:
+            LineageError: As ``location``; or there is no table.
+        """
+        current = self.current_versions(entity_id) if current is None else current
+        before = (now or datetime.now(timezone.utc)) - max_age if max_age is not None else None
+        layer = self.layer(entity_id)
+        found = audit_table(
+            self.location(entity_id),
+            layer,
+            stale=Staleness(current, before),
+            storage_options=self._storage_options,
+        )
+        self.emit(
+            "datapipes.lineage_audit",
+            entity_id=entity_id,
+            layer=layer,
+            current_version=", ".join(dict.fromkeys(current.values())),
+            oldest_version=found.versions[0] if found.versions else "",
+            versions=list(found.versions),
+            row_count=found.rows,
+            stale_row_count=found.stale_rows,
+            file_count=found.files,
+            stale_file_count=found.stale_files,
+        )
+        return EntityAudit(entity_id, layer, current, found)
+
+    def _writers(self, entity_id: str) -> list[PipeLineage]:
+        return [pipe for pipe in self._pipes.values() if pipe.entity_id == entity_id]
