@@ -84,7 +84,8 @@ class EntityCache(AsyncSignalEmitter):
     """Recommends what to share and, on request, shares it through Kindling's ``read.after_read``.
 
     That signal lets a receiver give another frame than the one that was read; this one gives the
-    frame it has persisted. Reads by watermark are never shared: each pipe sees its own slice.
+    frame it has persisted. Reads by watermark are never shared: each pipe sees its own slice. Nor is a
+    frame that another receiver has changed: it counts as a miss.
 
     Args:
         manifest: What the app declares.
@@ -154,6 +155,7 @@ class EntityCache(AsyncSignalEmitter):
         shared = self._shared.get(str(payload.get("entity_id")))
         if shared is None or not shared.wanted or payload.get("used_watermark"):
             return None
+        read = payload["df"]
         with self._lock:
             if shared.released:
                 return None
@@ -162,31 +164,32 @@ class EntityCache(AsyncSignalEmitter):
                 from pyspark import StorageLevel
 
                 # Lazy: whichever pipe comes to it first computes it.
-                shared.frame = payload["df"].persist(getattr(StorageLevel, self._level))
-                shared.misses += 1
-            else:
-                shared.hits += 1
-            frame = shared.frame
-        self._tell_use(shared, first)
+                shared.frame = read.persist(getattr(StorageLevel, self._level))
+            # Receivers come in no certain order: one of the app's may have changed this pipe's frame already.
+            same = first or read.sameSemantics(shared.frame)
+            shared.misses += first or not same
+            shared.hits += same and not first
+            frame = shared.frame if same else None
+        self._tell_use(shared, hit=same and not first, shared_now=first)
         return frame
 
-    def _tell_use(self, shared: _Shared, first: bool) -> None:
+    def _tell_use(self, shared: _Shared, *, hit: bool, shared_now: bool) -> None:
         entity_id = shared.recommendation.entity_id
-        if first:
+        if hit:
+            payload = CachePayload(
+                signal="orchestrator.cache_hit",
+                run_id=self._run_id,
+                entity_id=entity_id,
+                hit_count=shared.hits,
+            )
+        else:
             payload = CachePayload(
                 signal="orchestrator.cache_miss",
                 run_id=self._run_id,
                 entity_id=entity_id,
                 miss_count=shared.misses,
                 cache_level=self._level,
-                auto_cached=True,
-            )
-        else:
-            payload = CachePayload(
-                signal="orchestrator.cache_hit",
-                run_id=self._run_id,
-                entity_id=entity_id,
-                hit_count=shared.hits,
+                auto_cached=shared_now,
             )
         self.emit_payload(payload)
 
