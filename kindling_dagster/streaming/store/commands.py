@@ -66,10 +66,13 @@ def submit(
     known = _known(connection, scope, [command.id for command in commands])
     if known and submission in known.values():
         return tuple(dict.fromkeys(c.id for c in commands if known.get(c.id) == submission))
-    new = {c.id: replace(c, at=c.at or now) for c in reversed(commands) if c.id not in known}
+    new: dict[str, Command] = {}
+    for command in commands:
+        if command.id not in known:
+            new.setdefault(command.id, replace(command, at=command.at or now))
     if not new:
         return ()
-    taken = list(reversed(new.values()))
+    taken = list(new.values())
     _apply(connection, scope, taken)
     _remember(connection, scope, taken, row.commands, submission, now)
     _trim(connection, scope, row.commands + len(taken), now)
@@ -78,8 +81,8 @@ def submit(
 
 def desired(connection: Connection, scope: Scope) -> dict[str, Desired]:
     """What should be, by stream."""
-    rows = connection.execute(select(_desired).where(_desired.c.project == scope.project))
-    return {row.stream_id: _wanted(row).desired for row in rows}
+    query = select(_desired).where(_desired.c.project == scope.project).order_by(_desired.c.stream_id)
+    return {row.stream_id: _wanted(row).desired for row in connection.execute(query)}
 
 
 def revived_generations(connection: Connection, scope: Scope) -> dict[str, int]:

@@ -7,6 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sqlalchemy.engine import Connection, Engine
@@ -22,12 +23,11 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 
 
-class Retry(Exception):  # noqa: N818 - no error of its own: it carries one
+@dataclass(frozen=True)
+class Retry:
     """What came in between passes: try again until the limit, then raise ``error``."""
 
-    def __init__(self, error: StoreError) -> None:
-        super().__init__(str(error))
-        self.error = error
+    error: StoreError
 
 
 class Database(ABC):
@@ -90,13 +90,15 @@ class Database(ABC):
         while True:
             try:
                 return self._transaction(self._live_engine(), work, writing)
-            except SQLAlchemyError as error:
-                meaning = self._translate(error)
-                # Not chained: the driver's own texts may hold what ours leaves out (values, passwords).
-                if isinstance(meaning, StoreError):
-                    raise meaning from None
-                if time.monotonic() + pause > give_up:
-                    raise meaning.error from None
+            except SQLAlchemyError as caught:
+                error = caught
+            # Outside of the handler, so that it is not chained: the driver's own texts may hold what
+            # ours leave out (values, passwords).
+            meaning = self._translate(error)
+            if isinstance(meaning, StoreError):
+                raise meaning
+            if time.monotonic() + pause > give_up:
+                raise meaning.error
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 

@@ -61,7 +61,7 @@ def acquire(connection: Connection, scope: Scope, host: HostInfo, ttl: float, no
         ttl=ttl,
         heartbeat_at=now,
         expires_at=now + ttl,
-        body=to_text(replace(host, token=token, started_at=host.started_at or now)),
+        body=to_text(replace(host, token=token)),
     )
     return token
 

@@ -84,17 +84,18 @@ def current_version(connection: Connection) -> int:
     return int(connection.execute(sa.select(sa.func.max(tables.schema.c.version))).scalar() or 0)
 
 
-def migrate(connection: Connection, store: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+def migrate(connection: Connection, store: str, migrations: Sequence[Migration] | None = None) -> None:
     """Bring the schema to the newest version, in the caller's transaction and under the caller's lock.
 
     Args:
         connection: In a transaction that no other migration runs beside.
         store: The store as it may be shown.
-        migrations: The steps.
+        migrations: The steps; all there are when left out.
 
     Raises:
         StoreVersionError: The database is of a newer version.
     """
+    migrations = MIGRATIONS if migrations is None else migrations
     version = current_version(connection)
     check_version(version, store, len(migrations))
     if version == len(migrations):
@@ -109,12 +110,13 @@ def migrate(connection: Connection, store: str, migrations: Sequence[Migration] 
         connection.execute(tables.schema.update().values(version=len(migrations)))
 
 
-def check_version(version: int, store: str, known: int = len(MIGRATIONS)) -> None:
+def check_version(version: int, store: str, known: int | None = None) -> None:
     """Refuse a database that this version of the package does not know.
 
     Raises:
         StoreVersionError: It is of a newer version.
     """
+    known = len(MIGRATIONS) if known is None else known
     if version > known:
         raise StoreVersionError(
             f"The stream store {store} has schema version {version}; this kindling-dagster knows {known}.",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import sqlite3
-import uuid
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -30,6 +32,9 @@ T = TypeVar("T")
 _SMALLEST_FILE = 512
 """Bytes of SQLite's smallest page. A store is put in place whole, so a smaller file is a damaged one."""
 
+_ENDINGS = ("", "-wal", "-shm", "-journal")
+"""Of the files that make up a SQLite database."""
+
 _WRITING = "kindling_writing"
 _BROKEN = re.compile(r"malformed|not a database|file is encrypted", re.IGNORECASE)
 
@@ -47,22 +52,41 @@ class SqliteDatabase(Database):
         """Put a new store in place where there is no file."""
         if self.path.exists():
             return
-        # Made under another name, then linked: nobody ever sees one half made.
-        making = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _fill(making, migrate)
-            os.link(making, self.path)
-        except FileExistsError:
-            return  # another process was faster
+            with self._making_alone():
+                if not self.path.exists():
+                    self._put_in_place(migrate)
         except (OSError, sqlite3.Error, SQLAlchemyError) as error:
             raise StoreUnavailable(
                 f"The stream store {self.path} cannot be made: {getattr(error, 'orig', error)}.",
                 "Give it a folder on a local disk that this user may write, or use PostgreSQL.",
             ) from error
-        finally:
-            for ending in ("", "-wal", "-shm", "-journal"):
-                Path(f"{making}{ending}").unlink(missing_ok=True)
+
+    def _put_in_place(self, migrate: Work[None]) -> None:
+        # Made under another name, then moved: nobody ever sees one half made.
+        making = self.path.with_name(f".{self.path.name}.new")
+        for ending in _ENDINGS:
+            Path(f"{making}{ending}").unlink(missing_ok=True)
+        _fill(making, migrate)
+        for ending in _ENDINGS:
+            # What is left of a deleted store: SQLite would replay its log into the new one.
+            Path(f"{self.path}{ending}").unlink(missing_ok=True)
+        making.rename(self.path)
+
+    @contextmanager
+    def _making_alone(self) -> Iterator[None]:
+        give_up = time.monotonic() + self.wait
+        with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > give_up:
+                        raise
+                    time.sleep(0.02)
+            yield
 
     def now(self, connection: Connection) -> float:  # noqa: ARG002 - the machine's clock is all there is
         """This machine's clock."""
@@ -71,7 +95,9 @@ class SqliteDatabase(Database):
     def close(self) -> None:
         """Give back all connections."""
         super().close()
-        self._anchor = None  # closed by the collector, in a child process without touching the file's locks
+        if self._anchor is not None and self._process == os.getpid():
+            self._anchor.close()
+        self._anchor = None
 
     def _create_engine(self) -> Engine:
         found = self._look()

@@ -188,7 +188,12 @@ class StreamStore:
         the answer, gets a newer token, and its older one is void. Other fields but ``token`` and the times
         of the lease are kept as given.
         """
+        if not host.host_id or ttl <= 0:
+            raise StoreError(
+                f"A lease needs a host's id and a time to live above 0, not {host.host_id!r} and {ttl}."
+            )
         asked_at = self._database.clock()
+        host = replace(host, started_at=host.started_at or asked_at)
         token = self._database.write(lambda c: leases.acquire(c, self._scope, host, ttl, self._database.now))
         return None if token is None else Lease(host.host_id, token, asked_at + ttl)
 
