@@ -39,9 +39,7 @@ _SIGNS: tuple[tuple[ProblemKind, re.Pattern[str]], ...] = (
     ),
     (
         "corrupt",
-        re.compile(
-            r"(json|parquet|arrow) error|invalid|malformed|expected|missing|parse|segment", re.I
-        ),
+        re.compile(r"(json|parquet|arrow) error|invalid|malformed|expected|missing|parse|segment", re.I),
     ),
 )
 
