@@ -126,12 +126,12 @@ class KindlingStreamsResource(ConfigurableResource[Any]):
         """Know the instance whose storage holds the default store."""
         self._instance = context.instance
 
-    def teardown_after_execution(self, context: InitResourceContext) -> None:  # noqa: ARG002
-        """Let go of the store when the run ends."""
-        self.close()
-
     def close(self) -> None:
-        """Let go of the store. Can be called twice; it is opened again when it is needed."""
+        """Give back the store's connections; they are opened again when they are needed.
+
+        Not done by Dagster: a resource with something to take down makes sensors harder to test, and
+        what an op or a notebook leaves behind goes with it.
+        """
         store, self._store = self._store, None
         if store is not None:
             store.close()

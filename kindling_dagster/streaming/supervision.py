@@ -128,7 +128,7 @@ def _launch(situation: Situation, policy: SupervisorPolicy) -> Decision:
             return Decision("wait", "A host's run was asked for and is not there yet.", last.failures)
         case "queued":
             return Decision("wait", "A host's run is queued.", last.failures)
-        case "starting" if waited < policy.start_limit:
+        case "starting" if not had_lease and waited < policy.start_limit:
             return Decision("wait", "A host's run is starting.", last.failures)
         case "started" if not had_lease and waited < policy.start_limit:
             return Decision(
