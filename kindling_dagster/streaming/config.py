@@ -88,7 +88,7 @@ def failure_rules(settings: Mapping[str, Any]) -> tuple[FailureRule, ...]:
     for kind in ("transient", "permanent"):
         given = settings.get(f"{SETTINGS}errors.{kind}") or ()
         for pattern in (given,) if isinstance(given, str) else given:
-            rules.append(FailureRule(kind, pattern=str(pattern)))  # type: ignore[arg-type]
+            rules.append(FailureRule(kind, pattern=str(pattern)))
     return tuple(rules)
 
 

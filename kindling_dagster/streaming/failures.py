@@ -14,6 +14,7 @@ from kindling_dagster.streaming.failure_rules import RULES, FailureRule
 from kindling_dagster.streaming.model import StreamError
 
 _CAUSES: Final = 10
+_ROOTS: Final = (object, BaseException, Exception)
 _READ_CHARS: Final = 100_000
 _GONE: Final = (
     "Py4JNetworkError",
@@ -26,10 +27,10 @@ _GONE: Final = (
 # Only what stands where an exception's name stands counts: a class named in somebody's code or data does not.
 _EXCEPTION: Final = re.compile(
     r"(?:^|Caused by:|: |\| )\s*(?P<package>(?:[A-Za-z_][\w$]*\.)*)"
-    r"(?P<name>[A-Z][\w$]*(?:Exception|Error|Interrupt|Throwable))(?=:|\s*$)",
+    r"(?P<name>[A-Z][\w$]*(?:Exception|Error|Interrupt|Throwable)|(?<=\w\.)[A-Z][\w$]*)(?=:|\s*$)",
     re.MULTILINE,
 )
-_CONDITION: Final = re.compile(r"\[(?P<condition>[A-Z][A-Z0-9_]{3,}(?:\.[A-Z0-9_]+)*)\]")
+_CONDITION: Final = re.compile(r"\[(?P<condition>_?[A-Z][A-Z0-9_]{3,}(?:\.[A-Z0-9_]+)*)\]")
 _SQLSTATE: Final = re.compile(r"\bSQLSTATE: (?P<state>[0-9A-Z]{5})\b")
 # After these Spark prints plans, offsets and stacks, which quote the app's own texts.
 _QUOTES: Final = re.compile(
@@ -53,7 +54,7 @@ _WRAPPERS: Final = frozenset(
         "CapturedException",
         "PySparkException",
         "RuntimeException",
-        "ExecutionError",
+        "UnknownException",
         "UncheckedExecutionException",
     }
 )
@@ -70,6 +71,7 @@ class FailureFacts:
 
     Args:
         types: Class names of the error, its bases and its causes, without packages; outermost first.
+        named: The same without the bases.
         conditions: Spark's error classes (``DELTA_SCHEMA_CHANGED_WITH_VERSION``), outermost first.
         sqlstates: The SQLSTATEs of them.
         text: All texts, without plans, offsets and stacks.
@@ -79,12 +81,16 @@ class FailureFacts:
     conditions: tuple[str, ...] = ()
     sqlstates: tuple[str, ...] = ()
     text: str = ""
+    named: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """What to call the error: the innermost class that says more than that something failed."""
-        telling = [name for name in self.types if name not in _WRAPPERS]
-        return telling[-1] if telling else (self.types[0] if self.types else "Error")
+        """What to call the error: the innermost class, or Spark's error class, that says more than that it failed."""
+        for names in (self.named, self.conditions):
+            telling = [name for name in names if name not in _WRAPPERS]
+            if telling:
+                return telling[-1]
+        return self.named[0] if self.named else "Error"
 
 
 def facts_of(error: BaseException | str, error_class: str = "") -> FailureFacts:
@@ -98,22 +104,25 @@ def facts_of(error: BaseException | str, error_class: str = "") -> FailureFacts:
         error_class: Spark's error class, where known from elsewhere.
     """
     types: list[str] = []
+    named: list[str] = []
     conditions: list[str] = [error_class] if error_class else []
     states: list[str] = []
     texts: list[str] = []
     for each in _chain(error):
         text = _text_of(each)
         if isinstance(each, BaseException):
-            bases = [base.__name__ for base in type(each).__mro__[:-3]] or [type(each).__name__]
-            types += bases
+            types += [base.__name__ for base in type(each).__mro__ if base not in _ROOTS]
+            named.append(type(each).__name__)
             conditions += _asked(each, "getCondition", "getErrorClass")
             states += _asked(each, "getSqlState")
         told = _STACK_LINE.sub("", _without_quotes(text))
-        types += [match["name"].split("$")[-1] for match in _EXCEPTION.finditer(told)]
+        named += [match["name"].split("$")[-1] for match in _EXCEPTION.finditer(told)]
         conditions += [match["condition"] for match in _CONDITION.finditer(told)]
         states += [match["state"] for match in _SQLSTATE.finditer(told)]
         texts.append(told)
-    return FailureFacts(_once(types), _once(conditions), _once(states), "\n".join(texts))
+    return FailureFacts(
+        _once([*types, *named]), _once(conditions), _once(states), "\n".join(texts), _once(named)
+    )
 
 
 def jvm_is_gone(error: BaseException) -> bool:
@@ -190,12 +199,10 @@ class FailureClassifier:
 
 
 def _telling_part(facts: FailureFacts) -> str:
-    """The text from where the error that gives the name is named; the whole where that is nowhere."""
-    start = max(
-        (match.start("package") for match in _EXCEPTION.finditer(facts.text) if match["name"] == facts.name),
-        default=0,
-    )
-    lines = [line for line in facts.text[start:].strip().splitlines() if line.strip()]
+    """The text after the name of the error that gives the name; the whole text where that is nowhere."""
+    named = [match for match in _EXCEPTION.finditer(facts.text) if match["name"] == facts.name]
+    text = facts.text[named[-1].end() :] if named else facts.text
+    lines = [line for line in text.removeprefix(":").strip().splitlines() if line.strip()]
     return "\n".join(lines)
 
 

@@ -22,6 +22,7 @@ from kindling_dagster.signals.payloads import SparkQueryPayload
 from kindling_dagster.signals.plain import scrub_text
 from kindling_dagster.signals.settings import Backpressure, SignalSettings
 from kindling_dagster.streaming.events import OnEvent, SparkEvent
+from kindling_dagster.streaming.progress import batch_seconds
 
 logger = logging.getLogger("kindling_dagster.streaming")
 
@@ -265,6 +266,7 @@ def plain_event(kind: Kind, event: Any, at: float) -> SparkEvent:
 
 def _payload(event: SparkEvent) -> SparkQueryPayload:
     progress = event.progress
+    seconds = batch_seconds(progress)
     return SparkQueryPayload(
         signal=_SIGNALS[event.kind],
         query_id=event.query_id,
@@ -275,7 +277,7 @@ def _payload(event: SparkEvent) -> SparkQueryPayload:
         num_input_rows=progress.get("numInputRows"),
         input_rows_per_second=progress.get("inputRowsPerSecond"),
         process_rate=progress.get("processedRowsPerSecond"),
-        batch_duration=progress.get("batchDuration"),
+        batch_duration=None if seconds is None else seconds * 1000,
         exception=scrub_text(event.exception) if event.exception else None,
         error_class=event.error_class or None,
     )

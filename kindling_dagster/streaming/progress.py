@@ -29,7 +29,7 @@ def metrics_of(progress: Mapping[str, Any], previous: StreamMetrics, at: float) 
         rows_total=previous.rows_total + (rows or 0),
         input_rows_per_second=_number(progress.get("inputRowsPerSecond")),
         processed_rows_per_second=_number(progress.get("processedRowsPerSecond")),
-        batch_seconds=_batch_seconds(progress),
+        batch_seconds=batch_seconds(progress),
         backlog_bytes=_outstanding(progress, _BYTES),
         backlog_files=_outstanding(progress, _FILES),
         state_rows=_total(operator.get("numRowsTotal") for operator in _items(progress, "stateOperators")),
@@ -50,7 +50,8 @@ def idle_metrics(previous: StreamMetrics, at: float) -> StreamMetrics:
     )
 
 
-def _batch_seconds(progress: Mapping[str, Any]) -> float | None:
+def batch_seconds(progress: Mapping[str, Any]) -> float | None:
+    """How long a batch took; None where Spark does not say."""
     duration = _number(progress.get("batchDuration"))
     if duration is None:
         durations = progress.get("durationMs")

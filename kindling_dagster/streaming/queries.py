@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
-from typing import Any, ClassVar, Final, Protocol
+from dataclasses import replace
+from typing import Any, ClassVar, Final
 
 from kindling.signaling import SignalProvider
 
-from kindling_dagster.errors import RunError
 from kindling_dagster.signals.dispatch import SignalDispatcher
 from kindling_dagster.signals.emitter import AsyncSignalEmitter
-from kindling_dagster.signals.payloads import StreamQueryFailedPayload, StreamQueryPayload
 from kindling_dagster.signals.plain import scrub_text
 from kindling_dagster.signals.settings import SignalSettings
 from kindling_dagster.streaming.events import SparkEvent
-from kindling_dagster.streaming.failures import FailureClassifier, jvm_is_gone
+from kindling_dagster.streaming.failures import FailureClassifier
+from kindling_dagster.streaming.handles import Query, QueryBuilder, QueryHandle, started, still_active
 from kindling_dagster.streaming.model import (
     StreamError,
     StreamingQueryConfig,
@@ -30,6 +28,7 @@ from kindling_dagster.streaming.model import (
     StreamingQueryState as State,
 )
 from kindling_dagster.streaming.progress import idle_metrics, metrics_of
+from kindling_dagster.streaming.query_signals import begun, failed, registered, restarted, stopped
 from kindling_dagster.streaming.transitions import (
     UP,
     QueryBusyError,
@@ -39,58 +38,12 @@ from kindling_dagster.streaming.transitions import (
     check_transition,
 )
 
+__all__ = ["STOP_SECONDS", "QueryBuilder", "QueryHandle", "StreamingQueryManager"]
+
 STOP_SECONDS: Final = 60.0
 """How long a stop waits for the query's end unless told otherwise."""
 
 _EARLY_EVENTS: Final = 1_000
-
-
-class QueryHandle(Protocol):
-    """What is used of Spark's StreamingQuery."""
-
-    @property
-    def id(self) -> Any:
-        """Spark's lasting id."""
-
-    @property
-    def runId(self) -> Any:  # noqa: N802
-        """Spark's id of this start."""
-
-    @property
-    def isActive(self) -> bool:  # noqa: N802
-        """Whether it has not ended."""
-
-    @property
-    def status(self) -> Mapping[str, Any]:
-        """What it does at the moment."""
-
-    @property
-    def lastProgress(self) -> Mapping[str, Any] | None:  # noqa: N802
-        """Its last batch."""
-
-    def exception(self) -> BaseException | None:
-        """What it ended with."""
-
-    def stop(self) -> None:
-        """Stop it, and wait until it has ended."""
-
-
-QueryBuilder = Callable[[], Any]
-"""Starts a query in Spark and gives its handle (a ``QueryHandle``)."""
-
-
-@dataclass
-class _Query:
-    """One stream. ``info`` and ``handle`` are guarded by the manager's lock, the rest by ``operation``."""
-
-    info: StreamingQueryInfo
-    builder: QueryBuilder | None = None
-    config: StreamingQueryConfig = field(default_factory=StreamingQueryConfig)
-    configured: bool = False
-    handle: Any = None
-    stopper: threading.Thread | None = None
-    starts: int = 0
-    operation: threading.Lock = field(default_factory=threading.Lock)
 
 
 class StreamingQueryManager(AsyncSignalEmitter):
@@ -141,7 +94,7 @@ class StreamingQueryManager(AsyncSignalEmitter):
         self._stop_timeout = stop_timeout
         self._clock = clock
         self._lock = threading.RLock()
-        self._queries: dict[str, _Query] = {}
+        self._queries: dict[str, Query] = {}
         self._runs: dict[str, str] = {}
         self._early: list[SparkEvent] = []
 
@@ -171,14 +124,7 @@ class StreamingQueryManager(AsyncSignalEmitter):
             query = self._new(query_id, state)
             self._configure(query, query_builder, config)
             info = query.info
-        self.emit_payload(
-            StreamQueryPayload(
-                signal="streaming.query_registered",
-                query_id=query_id,
-                query_name=info.query_name,
-                config={"checkpoint_path": info.checkpoint_path, "trigger": query.config.trigger},
-            )
-        )
+        self.emit_payload(registered(info, query.config))
         return info
 
     def start_query(
@@ -267,9 +213,7 @@ class StreamingQueryManager(AsyncSignalEmitter):
             self._configure(query, query_builder, config)
             info = self._start(query)
         if info.state is State.RUNNING:
-            self._tell(
-                info, "streaming.query_restarted", restart_count=info.restart_count, reason=reason or None
-            )
+            self.emit_payload(restarted(info, reason))
         return info
 
     def revive(self, query_id: str) -> StreamingQueryInfo:
@@ -393,18 +337,18 @@ class StreamingQueryManager(AsyncSignalEmitter):
             else:
                 info = self._move(query, State.FAILED, last_error=described)
         if described is None:
-            self._tell_stopped(info)
+            self.emit_payload(stopped(info, self._clock()))
         else:
-            self._tell_failed(info, described)
+            self.emit_payload(failed(info, described))
         return info
 
-    def _new(self, query_id: str, state: State) -> _Query:
-        query = _Query(StreamingQueryInfo(query_id, state, query_name=query_id))
+    def _new(self, query_id: str, state: State) -> Query:
+        query = Query(StreamingQueryInfo(query_id, state, query_name=query_id))
         self._queries[query_id] = query
         return query
 
     def _configure(
-        self, query: _Query, builder: QueryBuilder | None, config: StreamingQueryConfig | None
+        self, query: Query, builder: QueryBuilder | None, config: StreamingQueryConfig | None
     ) -> None:
         query.builder = builder or query.builder
         if config is not None:
@@ -418,7 +362,7 @@ class StreamingQueryManager(AsyncSignalEmitter):
                 checkpoint_path=f"{root}/{query_id}" if root else "",
             )
 
-    def _query(self, query_id: str) -> _Query:
+    def _query(self, query_id: str) -> Query:
         with self._lock:
             query = self._queries.get(query_id)
         if query is None:
@@ -426,7 +370,7 @@ class StreamingQueryManager(AsyncSignalEmitter):
         return query
 
     @contextmanager
-    def _operation(self, query: _Query, timeout: float | None = None) -> Iterator[None]:
+    def _operation(self, query: Query, timeout: float | None = None) -> Iterator[None]:
         """One start or stop of a query at a time."""
         limit = self._stop_timeout if timeout is None else timeout
         if not query.operation.acquire(timeout=max(0.0, limit)):
@@ -439,7 +383,7 @@ class StreamingQueryManager(AsyncSignalEmitter):
         finally:
             query.operation.release()
 
-    def _start(self, query: _Query) -> StreamingQueryInfo:
+    def _start(self, query: Query) -> StreamingQueryInfo:
         now = self._clock()
         with self._lock:
             self._move(
@@ -453,13 +397,13 @@ class StreamingQueryManager(AsyncSignalEmitter):
             )
             query.starts += 1
         try:
-            handle = _started(query)
+            handle = started(query)
             spark_query_id, run_id = str(handle.id), str(handle.runId)
         except Exception as exception:  # whatever it is, it is this stream's failure
             error = self._describe(exception)
             with self._lock:
                 info = self._move(query, State.FAILED, last_error=error)
-            self._tell_failed(info, error)
+            self.emit_payload(failed(info, error))
             return info
         with self._lock:
             query.handle = handle
@@ -467,18 +411,12 @@ class StreamingQueryManager(AsyncSignalEmitter):
             info = self._move(query, State.RUNNING, spark_query_id=spark_query_id, spark_run_id=run_id)
             early = [event for event in self._early if event.run_id == run_id]
             self._early = [event for event in self._early if event.run_id != run_id]
-        self._tell(
-            info,
-            "streaming.query_started",
-            spark_query_id=spark_query_id,
-            spark_run_id=run_id,
-            start_time=_datetime(now),
-        )
+        self.emit_payload(begun(info))
         for event in early:
             self.observe(event)
         return query.info
 
-    def _begin_stop(self, query: _Query) -> None:
+    def _begin_stop(self, query: Query) -> None:
         with self._lock:
             state = query.info.state
             if state in (State.FAILED, State.WAITING):
@@ -488,7 +426,7 @@ class StreamingQueryManager(AsyncSignalEmitter):
             else:
                 info = query.info
         if state in (State.FAILED, State.WAITING):
-            self._tell_stopped(info)
+            self.emit_payload(stopped(info, self._clock()))
         stopping = info.state is State.STOPPING
         if stopping and (query.stopper is None or not query.stopper.is_alive()):
             # On its own thread: Spark's stop() waits for the query's end without a limit.
@@ -497,7 +435,7 @@ class StreamingQueryManager(AsyncSignalEmitter):
             )
             query.stopper.start()
 
-    def _await_stop(self, query: _Query, limit: float) -> None:
+    def _await_stop(self, query: Query, limit: float) -> None:
         if query.info.state is not State.STOPPING or query.stopper is None:
             return
         query.stopper.join(max(0.0, limit))
@@ -509,28 +447,28 @@ class StreamingQueryManager(AsyncSignalEmitter):
                 "It may still write, so it is not started again; stop it once more, or end the host.",
             )
 
-    def _stop_in_spark(self, query: _Query) -> None:
+    def _stop_in_spark(self, query: Query) -> None:
         failure: Exception | None = None
         try:
             query.handle.stop()
         except Exception as exception:  # a query that has ended all the same is stopped
             failure = exception
-        if failure is not None and _still_active(query.handle):
+        if failure is not None and still_active(query.handle):
             error = self._describe(failure)
             with self._lock:
                 query.info = info = replace(query.info, last_error=error)
-            self._tell_failed(info, error)
+            self.emit_payload(failed(info, error))
             return
         with self._lock:
             self._let_go(query)
             info = self._move(query, State.STOPPED)
-        self._tell_stopped(info)
+        self.emit_payload(stopped(info, self._clock()))
 
-    def _let_go(self, query: _Query) -> None:
+    def _let_go(self, query: Query) -> None:
         self._runs.pop(query.info.spark_run_id, None)
         query.handle = None
 
-    def _move(self, query: _Query, state: State, **changes: Any) -> StreamingQueryInfo:
+    def _move(self, query: Query, state: State, **changes: Any) -> StreamingQueryInfo:
         check_transition(query.info.query_id, query.info.state, state)
         query.info = replace(query.info, state=state, **changes)
         return query.info
@@ -539,54 +477,6 @@ class StreamingQueryManager(AsyncSignalEmitter):
         if isinstance(error, StreamError):
             return error
         return self._classifier.stream_error(error, self._clock(), error_class=error_class, mask=self._mask)
-
-    def _tell(self, info: StreamingQueryInfo, signal: str, **fields: Any) -> None:
-        self.emit_payload(
-            StreamQueryPayload(signal=signal, query_id=info.query_id, query_name=info.query_name, **fields)
-        )
-
-    def _tell_stopped(self, info: StreamingQueryInfo) -> None:
-        self._tell(
-            info,
-            "streaming.query_stopped",
-            stop_time=_datetime(self._clock()),
-            restart_count=info.restart_count,
-        )
-
-    def _tell_failed(self, info: StreamingQueryInfo, error: StreamError) -> None:
-        self.emit_payload(
-            StreamQueryFailedPayload(
-                signal="streaming.query_failed",
-                query_id=info.query_id,
-                query_name=info.query_name,
-                error=error.message,
-                error_type=error.type,
-                suggestion=error.suggestion or None,
-            )
-        )
-
-
-def _started(query: _Query) -> Any:
-    assert query.builder is not None  # start_query refuses without one
-    handle = query.builder()
-    if not hasattr(handle, "runId"):
-        raise RunError(
-            f"The builder of stream {query.info.query_id} gave {type(handle).__name__}, not a started query.",
-            "It must return what `DataStreamWriter.start()` or `toTable()` gives.",
-        )
-    return handle
-
-
-def _still_active(handle: Any) -> bool:
-    """Whether a query may still be at work; one whose JVM is gone is not."""
-    try:
-        return bool(handle.isActive)
-    except Exception as exception:  # the answer decides, not the exception
-        return not jvm_is_gone(exception)
-
-
-def _datetime(at: float) -> datetime:
-    return datetime.fromtimestamp(at, timezone.utc)
 
 
 def _unknown(query_id: str) -> UnknownQueryError:

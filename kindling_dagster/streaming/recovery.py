@@ -126,7 +126,7 @@ def _base_backoff(policy: RecoveryPolicy, failures: int) -> float:
     try:
         grown = policy.initial_backoff * policy.multiplier ** (failures - 1)
     except OverflowError:
-        return policy.max_backoff
+        return policy.max_backoff if policy.initial_backoff else 0.0
     return min(grown, policy.max_backoff)
 
 

@@ -179,7 +179,7 @@ class StreamingWatchdog(AsyncSignalEmitter):
         return self._verdicts
 
     def poll(self) -> float:
-        """Take in what came back, judge, and look at what is due. Gives the seconds until the next is due."""
+        """Take in what came back, judge, and look at what is due. Gives the seconds until there is more to do."""
         now = time.monotonic()
         with self._polling:
             while True:
@@ -193,8 +193,15 @@ class StreamingWatchdog(AsyncSignalEmitter):
                     self._check_hanging(query_id, watch, now)
                 elif watch.due <= now:
                     self._probe(query_id, watch, now)
-            due = [watch.due for watch in self._watches.values() if watch.probe is None]
+            due = [self._next_moment(watch) for watch in self._watches.values()]
         return max(0.0, min(due, default=now + _TICK) - now)
+
+    def _next_moment(self, watch: _Watch) -> float:
+        """When there is something to do about a query (monotonic seconds)."""
+        if watch.probe is None or watch.probe.given_up:
+            return watch.due
+        began = watch.probe.began
+        return (time.monotonic() if began is None else began) + self._answer_seconds
 
     def _run(self) -> None:
         while not self._ended:
@@ -203,7 +210,7 @@ class StreamingWatchdog(AsyncSignalEmitter):
             except Exception:  # the watch goes on whatever one round met
                 logger.exception("The watchdog's round failed")
                 pause = _TICK
-            self._wake.wait(min(pause, _TICK) if pause else 0.05)
+            self._wake.wait(min(max(pause, 0.01), _TICK))
             self._wake.clear()
 
     def _under_way(self) -> bool:
