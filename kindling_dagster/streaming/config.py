@@ -12,6 +12,7 @@ For each pipe and each option, the first that says something wins:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,11 +21,12 @@ from kindling_dagster.errors import DeclarationError, SelectionError
 from kindling_dagster.manifest import Manifest, PipeSpec
 from kindling_dagster.streaming.failure_rules import FailureRule
 from kindling_dagster.streaming.intervals import seconds_of
-from kindling_dagster.streaming.model import RecoveryPolicy, StreamingQueryConfig
+from kindling_dagster.streaming.model import ErrorKind, RecoveryPolicy, StreamingQueryConfig
 
 SETTINGS: Final = "kindling.streaming."
 TAGS: Final = "dagster/stream_"
 _CHECKPOINT_ROOT: Final = "kindling.storage.checkpoint_root"
+_KINDS: Final[tuple[ErrorKind, ...]] = ("permanent", "transient")
 _STRATEGIES: Final = ("restart", "alert", "ignore")
 
 
@@ -83,11 +85,21 @@ def failure_rules(settings: Mapping[str, Any]) -> tuple[FailureRule, ...]:
 
     Args:
         settings: The app's settings, flattened to dotted keys. Each of the two is one expression or a list.
+
+    Raises:
+        DeclarationError: One is no regular expression.
     """
     rules = []
-    for kind in ("transient", "permanent"):
-        given = settings.get(f"{SETTINGS}errors.{kind}") or ()
+    for kind in _KINDS:
+        name = f"{SETTINGS}errors.{kind}"
+        given = settings.get(name) or ()
         for pattern in (given,) if isinstance(given, str) else given:
+            try:
+                re.compile(str(pattern))
+            except re.error as error:
+                raise DeclarationError(
+                    f"{name} is {pattern!r}: {error}.", "It must be a regular expression."
+                ) from error
             rules.append(FailureRule(kind, pattern=str(pattern)))
     return tuple(rules)
 
