@@ -2,86 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from kindling.signaling import SignalProvider
 
 from kindling_dagster.signals.emitter import AsyncSignalEmitter
 from kindling_dagster.signals.payloads.streams import StreamRestartPayload
-from kindling_dagster.streaming.dependencies import (
-    ReadKind,
-    RestartDecision,
-    RestartPolicy,
-    StreamDependencies,
-)
+from kindling_dagster.streaming.dependencies import ReadKind, RestartPolicy, StreamDependencies
 from kindling_dagster.streaming.dimensions.model import DimensionLook
-from kindling_dagster.streaming.model import Command, Desired, StreamStatus
-from kindling_dagster.streaming.restarts import (
-    Action,
-    AskRestart,
-    Cascade,
-    CascadeCompleted,
-    CascadeStarted,
-    RestartConfig,
-    RestartState,
-    StreamOrder,
-    advance,
-    next_at,
-    view_of,
-)
-from kindling_dagster.streaming.store.errors import ConflictError
-
-logger = logging.getLogger("kindling_dagster.streaming")
-
-DOCUMENT = ("restarts", "controller")
-"""Kind and key of the store's document that holds the controller's state."""
-_TRIES = 5
-
-
-class RestartStore(Protocol):
-    """What the controller needs of the stream store."""
-
-    def document(self, kind: str, key: str) -> tuple[Any, int]:
-        """A small state and its version."""
-
-    def put_document(self, kind: str, key: str, value: Any, expected: int) -> int:
-        """Write it if nobody has meanwhile; ConflictError otherwise."""
-
-    def submit(self, commands: Sequence[Command]) -> tuple[str, ...]:
-        """Obey commands, each id once."""
-
-    def desired(self) -> dict[str, Desired]:
-        """What should run."""
-
-    def statuses(self) -> dict[str, StreamStatus]:
-        """What runs."""
-
-
-@dataclass(frozen=True)
-class RestartTick:
-    """What one tick of the controller came to.
-
-    Args:
-        decisions: What each change means for each stream that depends on it, also where nothing restarts.
-        actions: What was done, in order.
-        state: The state it left in the store.
-        next_at: When the next batch can be due (Unix seconds); None when nothing waits, or a cascade is
-            under way and another tick soon brings it further.
-    """
-
-    decisions: tuple[RestartDecision, ...]
-    actions: tuple[Action, ...]
-    state: RestartState
-    next_at: float | None
-
-    @property
-    def busy(self) -> bool:
-        """Whether anything waits or is under way."""
-        return bool(self.state.pending or self.state.cascade)
+from kindling_dagster.streaming.restart_ticks import RestartStore, RestartTick, tick_restarts
+from kindling_dagster.streaming.restarts import RestartConfig, StreamOrder
 
 
 class StreamRestartController(AsyncSignalEmitter):
@@ -137,82 +69,16 @@ class StreamRestartController(AsyncSignalEmitter):
         self.dependencies.register_dependency(stream_query_id, dimension_entity_ids, policy, read_kind)
 
     def tick(self, looks: Iterable[DimensionLook] = ()) -> RestartTick:
-        """Take in changes and do what is due.
-
-        Keep the looks' fingerprints after this has returned: a crash before it then tells the same changes
-        again, which do nothing a second time; the other way round they would be lost.
-
-        Raises:
-            StoreError: The store cannot be read or written, or others were faster again and again.
-        """
-        decisions = tuple(decision for found in looks for decision in self.dependencies.decide(found))
-        for attempt in range(_TRIES):
-            document, version = self._store.document(*DOCUMENT)
-            before = _state_of(document)
-            now = self._clock()
-            desired, statuses = self._store.desired(), self._store.statuses()
-            views = {id_: view_of(desired.get(id_), statuses.get(id_)) for id_ in desired}
-            state, actions = advance(before, decisions, views, self._order, self._config, now)
-            if state != before:
-                try:
-                    self._store.put_document(*DOCUMENT, state.to_json(), version)
-                except ConflictError:
-                    if attempt + 1 == _TRIES:
-                        raise
-                    continue  # another process has ticked meanwhile: from its state
-            break
-        for action in actions:
-            self._do(action, now)
-        return RestartTick(decisions, actions, state, next_at(state, self._config))
-
-    def _do(self, action: Action, now: float) -> None:
-        if isinstance(action, AskRestart):
-            step = action.step
-            command = Command(step.command_id, "restart", step.stream_id, step.reason, "dimensions", now)
-            self._store.submit([command])
-            if not action.again:
-                self.emit_payload(_triggered(action))
-        elif isinstance(action, CascadeStarted):
-            self.emit_payload(_of_cascade("streaming.cascade_restart_started", action.cascade))
-        else:
-            self.emit_payload(_completed(action))
-
-
-def _state_of(document: Any) -> RestartState:
-    try:
-        return RestartState.from_json(document)
-    except (KeyError, TypeError) as error:
-        logger.warning(
-            "What was kept of restarts for changed dimensions cannot be read (%r): starting afresh.", error
+        """Take in changes and do what is due, as ``tick_restarts``; raises as it does."""
+        return tick_restarts(
+            self._store,
+            self.dependencies,
+            self._order,
+            self._config,
+            looks,
+            clock=self._clock,
+            tell=self._tell,
         )
-        return RestartState()
 
-
-def _triggered(action: AskRestart) -> StreamRestartPayload:
-    step = action.step
-    return StreamRestartPayload(
-        signal="streaming.restart_triggered",
-        query_id=step.stream_id,
-        entity_ids=list(dict.fromkeys(cause.entity_id for cause in step.causes)),
-        policy=", ".join(dict.fromkeys(cause.policy for cause in step.causes)),
-        reason=step.reason,
-        cascade_id=action.cascade_id,
-    )
-
-
-def _of_cascade(signal: str, cascade: Cascade) -> StreamRestartPayload:
-    return StreamRestartPayload(
-        signal=signal,
-        cascade_id=cascade.id,
-        entity_ids=list(cascade.entity_ids),
-        query_ids=list(cascade.stream_ids),
-    )
-
-
-def _completed(action: CascadeCompleted) -> StreamRestartPayload:
-    payload = _of_cascade("streaming.cascade_restart_completed", action.cascade)
-    payload.restarted_count = action.cascade.count("done")
-    payload.skipped_count = action.cascade.count("skipped")
-    payload.failed_count = action.cascade.count("failed")
-    payload.duration_seconds = action.seconds
-    return payload
+    def _tell(self, signal: str, arguments: Mapping[str, Any]) -> None:
+        self.emit_payload(StreamRestartPayload(signal=signal, **arguments))

@@ -13,7 +13,8 @@ from manifests import manifest, pipe
 from kindling_dagster.streaming.dependencies import StreamDependencies
 from kindling_dagster.streaming.dimensions.model import DimensionLook
 from kindling_dagster.streaming.model import Command, HostInfo, StreamingQueryState, StreamStatus
-from kindling_dagster.streaming.restart_controller import DOCUMENT, StreamRestartController
+from kindling_dagster.streaming.restart_controller import StreamRestartController
+from kindling_dagster.streaming.restart_ticks import DOCUMENT
 from kindling_dagster.streaming.restarts import RestartConfig, StreamOrder
 from kindling_dagster.streaming.store import ConflictError, StreamStore
 
