@@ -26,6 +26,10 @@ class PlannedPipes(Protocol):
     def pipe_ids(self) -> tuple[str, ...]:
         """All pipes of the execution."""
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Those of them that are started as streams."""
+
 
 @dataclass(frozen=True)
 class CacheRecommendation:
@@ -55,25 +59,39 @@ def recommend(
     """Entities that several pipes of a plan read and that are the same for all of them.
 
     One that a pipe of the plan both reads and writes is left out: before and after are not the same.
-    Memory entities are left out too: they are frames of the session already.
+    So is one that a stream of the plan reads or writes: a cached frame is not read anew with each batch,
+    and Spark would use it in the stream's own plan too. Memory entities are left out because they are
+    frames of the session already.
 
     Args:
         manifest: What the app declares.
         plan: The pipes of the execution.
         size_of: Bytes of an entity's table, None where not known.
     """
+
+    def base_of(entity_id: str) -> str:
+        entity = manifest.entities_by_id.get(entity_id)
+        return entity.companion_of if entity is not None and entity.companion_of else entity_id
+
     readers: dict[str, list[str]] = {}
     changing: set[str] = set()
+    streams = set(plan.streams)
     for pipe_id in plan.pipe_ids:
         pipe = manifest.pipes_by_id[pipe_id]
-        changing |= {pipe.output_entity_id} & set(pipe.input_entity_ids)
+        if pipe_id in streams:
+            changing |= {pipe.output_entity_id, *map(base_of, pipe.input_entity_ids)}
+        else:
+            changing |= {pipe.output_entity_id} & set(pipe.input_entity_ids)
         for entity_id in dict.fromkeys(pipe.input_entity_ids):
             readers.setdefault(entity_id, []).append(pipe_id)
     recommended = []
     for entity_id, pipes in readers.items():
         entity = manifest.entities_by_id.get(entity_id)
-        base = entity.companion_of if entity is not None and entity.companion_of else entity_id
-        if len(pipes) < 2 or base in changing or (entity is not None and entity.provider == "memory"):
+        if (
+            len(pipes) < 2
+            or base_of(entity_id) in changing
+            or (entity is not None and entity.provider == "memory")
+        ):
             continue
         size = size_of(entity_id) if size_of is not None else None
         recommended.append(CacheRecommendation(entity_id, tuple(pipes), size))

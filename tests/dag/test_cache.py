@@ -17,8 +17,8 @@ from kindling_dagster.signals.payloads import decode
 GRAIN_READERS = ("a", "b", "c", "after")
 
 
-def plan_of(*pipe_ids):
-    return SimpleNamespace(pipe_ids=pipe_ids)
+def plan_of(*pipe_ids, streams=()):
+    return SimpleNamespace(pipe_ids=pipe_ids, streams=streams)
 
 
 # What is worth sharing: pure.
@@ -63,6 +63,29 @@ def test_only_pipes_of_the_plan_count_as_readers():
     manifest = app([pipe("a", "src", "x"), pipe("b", "src", "y"), pipe("c", "src", "z")])
     assert recommend(manifest, plan_of("a", "c")) == [CacheRecommendation("src", ("a", "c"))]
     assert recommend(manifest, plan_of("a")) == []
+
+
+@pytest.mark.parametrize(
+    ("streams", "expected"),
+    [
+        ((), ["src", "dim.current", "dim", "x"]),
+        # What a stream reads, static or not, it must read anew with each batch, and so must its base entity.
+        (("a",), ["x"]),
+        # What a stream writes changes while the others read it.
+        (("w",), ["dim.current", "dim"]),
+        (("a", "w"), []),
+    ],
+)
+def test_what_streams_read_or_write_is_not_shared(streams, expected):
+    pipes = [
+        pipe("w", "src", "x"),
+        pipe("a", "src dim.current", "y"),
+        pipe("b", "src dim.current dim x", "z"),
+        pipe("c", "dim x", "v"),
+    ]
+    manifest = app(pipes, [entity("dim.current", companion_of="dim")])
+    found = recommend(manifest, plan_of("w", "a", "b", "c", streams=streams))
+    assert [each.entity_id for each in found] == expected
 
 
 class Frame:
