@@ -190,6 +190,11 @@ class HostedStreams:
         """By stream, the generation of ``Desired`` that what is known is about."""
         return dict(self._seen)
 
+    def busy(self) -> bool:
+        """Whether a start or stop is under way."""
+        with self._lock:
+            return bool(self._doing)
+
     def changed_recovery(self) -> dict[str, RecoveryState]:
         """What recovery remembers otherwise than when this was last called."""
         return self._recovery.take_changed()
@@ -337,6 +342,7 @@ class HostedStreams:
             return
         if info.state is State.FAILED and info.last_error is not None:
             self._check()  # when the host itself is at its end, no stream is to blame
+            self._ends[stream_id] = info.spark_run_id
             self._act(stream_id, self._recovery.failed(stream_id, info.last_error), info.last_error)
         elif info.state is State.STOPPED and info.spark_run_id and self._should_run(stream_id):
             self._ended_by_itself(info)

@@ -124,9 +124,7 @@ def worlds(draw: st.DrawFn) -> tuple[dict, dict, dict, StartOrder]:
         if draw(st.booleans())
     }
     settled = st.sampled_from([state for state in State if state not in (State.STARTING, State.STOPPING)])
-    actual = {
-        each: Actual(draw(settled), draw(st.integers(-1, 2))) for each in ids if draw(st.booleans())
-    }
+    actual = {each: Actual(draw(settled), draw(st.integers(-1, 2))) for each in ids if draw(st.booleans())}
     waits = st.one_of(st.none(), st.just(NOW - 5), st.just(NOW + 5))
     recovery = {
         each: RecoveryState(dead=draw(st.booleans()), next_start_at=draw(waits))

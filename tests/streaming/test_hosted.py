@@ -1,0 +1,376 @@
+"""The streams of a host without Spark: real manager, recovery and store; queries that do as they are told."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from manifests import manifest, pipe
+from stream_fakes import WAIT, FakeClock, FakeQuery, progress
+
+from kindling_dagster.errors import RunError
+from kindling_dagster.streaming.events import SparkEvent
+from kindling_dagster.streaming.failures import CheckpointError
+from kindling_dagster.streaming.health import Verdict
+from kindling_dagster.streaming.host_reports import Reporter
+from kindling_dagster.streaming.hosted import HostedStreams
+from kindling_dagster.streaming.model import Command, HostInfo, StreamHealth, StreamingQueryConfig
+from kindling_dagster.streaming.queries import StreamingQueryManager
+from kindling_dagster.streaming.recovery import StreamingRecoveryManager
+from kindling_dagster.streaming.store import StreamStore, default_store_url
+
+STREAM = {"processing_mode": "streaming", "dagster/stream_max_retries": "2"}
+APP = manifest(
+    pipe("clean", "raw", "silver", tags=STREAM),
+    pipe("priced", "silver", "gold", tags=STREAM),
+    pipe("told", "raw", "other", tags={**STREAM, "dagster/stream_recovery": "alert"}),
+)
+
+
+class Starts:
+    """Starts fake queries, and remembers them in order; ``errors`` are raised instead, once each."""
+
+    def __init__(self) -> None:
+        self.queries: list[tuple[str, FakeQuery]] = []
+        self.errors: dict[str, list[Exception]] = {}
+        self.tried: list[str] = []
+
+    def builder(self, stream_id: str, config: StreamingQueryConfig) -> Callable[[], Any]:
+        def start() -> FakeQuery:
+            self.tried.append(stream_id)
+            if self.errors.get(stream_id):
+                raise self.errors[stream_id].pop(0)
+            query = FakeQuery(f"spark-{stream_id}")
+            self.queries.append((stream_id, query))
+            return query
+
+        return start
+
+    def of(self, stream_id: str) -> list[FakeQuery]:
+        return [query for each, query in self.queries if each == stream_id]
+
+
+class World:
+    """A host's streams over a store, host by host; time goes when ``tick`` is told so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = FakeClock()
+        self.store = StreamStore.open(default_store_url(str(folder)), "shop", clock=self.clock)
+        self.new_host()
+
+    def new_host(self) -> None:
+        """Another host takes over; whatever ran is gone."""
+        lease = self.store.acquire_lease(HostInfo(uuid.uuid4().hex, 0), 1e9)
+        if lease is None:
+            self.store.release(self.lease)
+            lease = self.store.acquire_lease(HostInfo(uuid.uuid4().hex, 0), 1e9)
+        assert lease is not None
+        self.lease = lease
+        self.starts = Starts()
+        self.broken: Exception | None = None
+        before = self.store.statuses()
+        self.manager = StreamingQueryManager(clock=self.clock)
+        self.reporter = Reporter(self.store, before, "run-1", 5.0, self.clock)
+        recovery = StreamingRecoveryManager(
+            states=self.store.recovery_states(), clock=self.clock, rng=lambda: 0.5
+        )
+        self.streams = HostedStreams(
+            APP,
+            self.starts,
+            self.manager,
+            recovery,
+            self.reporter,
+            before=before,
+            check=self._check,
+            stored_recovery=self.store.recovery_states,
+            wake=threading.Event(),
+            clock=self.clock,
+        )
+
+    def _check(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+
+    def ask(self, action: Any, *stream_ids: str) -> None:
+        self.store.submit([Command(uuid.uuid4().hex, action, each, "asked", "me") for each in stream_ids])
+
+    def tick(self, seconds: float = 0.0, times: int = 1) -> None:
+        """Let time pass, look, and wait until what was begun is done."""
+        self.clock.now += seconds
+        for _ in range(times):
+            self.streams.tick(self.store.desired())
+            done = threading.Event()
+            for _ in range(int(WAIT / 0.005)):
+                if not self.streams.busy():
+                    break
+                done.wait(0.005)
+            assert not self.streams.busy()
+        self.report()
+
+    def report(self) -> None:
+        self.reporter.report(
+            self.lease, self.streams.sights(), self.streams.changed_recovery(), self.streams.seen()
+        )
+
+    def fail(self, stream_id: str, text: str = "java.io.IOException: gone") -> None:
+        """The present query dies."""
+        query = self.starts.of(stream_id)[-1]
+        query.active = False
+        self.streams.observe(SparkEvent("terminated", query.id, query.runId, self.clock(), exception=text))
+
+    def progress(self, stream_id: str, batch_id: int = 0, rows: int = 10) -> None:
+        query = self.starts.of(stream_id)[-1]
+        report = progress(batch_id, rows)
+        self.streams.observe(SparkEvent("progress", query.id, query.runId, self.clock(), progress=report))
+
+    def state(self, stream_id: str) -> str:
+        return self.store.statuses()[stream_id].state.value
+
+    def events(self, stream_id: str) -> list[str]:
+        return [entry.event for entry in reversed(self.store.history(stream_id))]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_consumer_starts_before_producer_and_both_are_reported(world: World) -> None:
+    world.ask("start", "clean", "priced")
+    world.tick()
+    assert world.starts.tried == ["priced"]
+    world.tick()
+    assert world.starts.tried == ["priced", "clean"]
+    assert {each: world.state(each) for each in ("clean", "priced")} == {
+        "clean": "running",
+        "priced": "running",
+    }
+    status = world.store.statuses()["clean"]
+    assert (status.restarts, status.host_run_id, status.spark_query_id) == (0, "run-1", "spark-clean")
+    assert world.events("clean") == ["started"]
+
+
+def test_failure_waits_its_backoff_and_counts_the_restart(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    world.fail("clean")
+    world.tick()
+    assert world.state("clean") == "waiting"
+    assert world.store.statuses()["clean"].next_start_at == world.clock() + 1.0
+    world.tick(0.9)
+    assert len(world.starts.of("clean")) == 1
+    world.tick(0.2)
+    assert world.state("clean") == "running"
+    assert world.store.statuses()["clean"].restarts == 1
+    assert world.events("clean") == ["started", "failed", "waiting", "restarted"]
+
+
+def test_query_that_dies_after_each_start_exhausts_and_is_revived(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    for wait in (1.1, 2.2):
+        world.fail("clean")
+        world.tick()
+        world.tick(wait)
+    world.fail("clean")
+    world.tick()
+    assert world.state("clean") == "dead_letter"
+    assert world.store.dead_letters()["clean"].failures == 3
+    world.tick(1000)
+    world.ask("restart", "clean")
+    world.tick(1000)
+    assert len(world.starts.of("clean")) == 3
+    world.ask("revive", "clean")
+    world.tick()
+    assert world.state("clean") == "running"
+    assert world.store.dead_letters() == {}
+    assert world.store.recovery_states()["clean"].failures == 0
+    assert world.events("clean")[-2:] == ["revived", "restarted"]
+
+
+def test_failures_are_forgotten_after_progress_and_a_stable_time(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    world.fail("clean")
+    world.tick()
+    world.tick(1.1)
+    world.tick(100)
+    assert world.store.recovery_states()["clean"].failures == 1
+    world.progress("clean")
+    world.tick()
+    assert world.store.recovery_states()["clean"].failures == 0
+    assert world.events("clean")[-1] == "recovered"
+
+
+def test_error_that_cannot_heal_is_given_up_at_once_and_over_hosts(world: World) -> None:
+    world.starts.errors["clean"] = [CheckpointError("The checkpoint is gone.", "Put it back.")]
+    world.ask("start", "clean")
+    world.tick(times=2)
+    assert world.state("clean") == "dead_letter"
+    letter = world.store.dead_letters()["clean"]
+    assert (letter.suggestion, letter.errors[0].kind) == ("Put it back.", "permanent")
+    world.new_host()
+    world.tick(1000, times=2)
+    assert world.starts.tried == []
+    assert world.state("clean") == "dead_letter"
+    world.ask("revive", "clean")
+    world.tick()
+    assert world.state("clean") == "running"
+
+
+def test_new_host_obeys_the_backoff_of_the_one_before(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    world.fail("clean")
+    world.tick()
+    world.new_host()
+    world.tick(0.5)
+    assert world.starts.tried == []
+    assert world.state("clean") == "waiting"
+    world.tick(0.6)
+    assert world.state("clean") == "running"
+
+
+def test_restart_asked_while_no_host_lives_is_one_start(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    world.ask("restart", "clean")
+    world.new_host()
+    world.tick(times=3)
+    assert world.starts.tried == ["clean"]
+    assert world.store.statuses()["clean"].generation == 1
+
+
+def test_restart_replaces_the_query_once(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    world.ask("restart", "clean")
+    world.tick(times=3)
+    first, second = world.starts.of("clean")
+    assert (first.stops, second.stops) == (1, 0)
+    assert world.events("clean") == ["started", "restarted"]
+    assert world.store.recovery_states()["clean"].failures == 0
+
+
+def test_stop_then_nothing_brings_it_back(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    world.ask("stop", "clean")
+    world.tick(times=2)
+    world.tick(1000, times=2)
+    assert world.state("clean") == "stopped"
+    assert world.starts.tried == ["clean"]
+    assert world.events("clean") == ["started", "stopped"]
+
+
+def test_stop_while_it_waits(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    world.fail("clean")
+    world.tick()
+    world.ask("stop", "clean")
+    world.tick()
+    world.tick(1000, times=2)
+    assert world.state("clean") == "stopped"
+    assert world.starts.tried == ["clean"]
+
+
+def test_stall_stops_the_query_and_starts_it_again(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    world.streams.judged("clean", Verdict(StreamHealth.STALLED, "no batch for 300 s"))
+    world.tick()
+    assert world.starts.of("clean")[0].stops == 1
+    assert world.state("clean") == "waiting"
+    world.tick(1.1, times=3)
+    assert world.state("clean") == "running"
+    assert world.store.recovery_states()["clean"].failures == 1
+
+
+def test_query_that_somebody_else_stopped_is_started_again_with_a_backoff(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    world.fail("clean", "")
+    world.tick()
+    assert world.state("clean") == "waiting"
+    assert "QueryEnded" in world.store.history("clean")[1].detail
+    world.tick(1.1, times=2)
+    assert world.state("clean") == "running"
+
+
+def test_alert_leaves_it_down_until_somebody_asks_anew(world: World) -> None:
+    world.ask("start", "told")
+    world.tick()
+    world.fail("told")
+    world.tick(times=3)
+    world.new_host()
+    world.tick(1000, times=3)
+    assert world.state("told") == "failed"
+    assert world.starts.tried == []
+    world.ask("restart", "told")
+    world.tick()
+    assert world.state("told") == "running"
+
+
+def test_stream_the_app_does_not_have_hides_no_other(world: World) -> None:
+    world.ask("start", "stranger", "clean")
+    world.tick()
+    assert world.state("stranger") == "failed"
+    assert world.state("clean") == "running"
+    error = world.store.statuses()["stranger"].last_error
+    assert error is not None
+    assert "'stranger'" in error.message
+
+
+def test_no_stream_is_blamed_when_the_host_is_at_its_end(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    world.fail("clean", "py4j.protocol.Py4JNetworkError: Answer from Java side is empty")
+    world.broken = RunError("Spark's JVM has ended")
+    with pytest.raises(RunError, match="JVM"):
+        world.streams.tick(world.store.desired())
+    world.report()
+    assert world.store.recovery_states()["clean"].failures == 0
+
+
+def test_rows_and_restarts_are_counted_on_over_hosts(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    world.progress("clean", 0, 10)
+    world.progress("clean", 1, 5)
+    world.tick(6)
+    world.new_host()
+    world.tick()
+    world.progress("clean", 2, 7)
+    world.tick(6)
+    status = world.store.statuses()["clean"]
+    assert (status.rows_committed, status.restarts, status.metrics.rows_total) == (22, 1, 7)
+
+
+def test_drain_stops_all_and_starts_nothing_more(world: World) -> None:
+    world.ask("start", "clean", "priced")
+    world.tick(times=2)
+    assert world.streams.drain(1.0, 1.0) == 2
+    world.report()
+    assert {world.state(each) for each in ("clean", "priced")} == {"stopped"}
+    assert world.events("clean")[-1] == "stopped"
+
+
+def test_drain_waits_for_the_batch_under_way(world: World) -> None:
+    world.ask("start", "clean")
+    world.tick()
+    query = world.starts.of("clean")[0]
+    query.state["isTriggerActive"] = True
+    thread = threading.Thread(target=world.streams.drain, args=(WAIT, 1.0))
+    thread.start()
+    assert not query.called.wait(0.2)
+    assert query.stops == 0
+    query.progress = progress(1)
+    thread.join(WAIT)
+    assert query.stops == 1
