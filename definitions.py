@@ -1,5 +1,6 @@
-"""The demo in Dagster: the Kindling app in demo/ as assets, and the feed that drops its files."""
+"""The demo in Dagster: the Kindling app in demo/ as assets and streams, and the feed that drops its files."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,32 +8,62 @@ from dagster import (
     AssetExecutionContext,
     AssetSelection,
     AssetSpec,
+    AutomationCondition,
+    AutomationConditionSensorDefinition,
     Config,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
     Definitions,
     MaterializeResult,
+    RunRequest,
     ScheduleDefinition,
     define_asset_job,
     in_process_executor,
     multi_asset,
+    sensor,
 )
 from kindling_dagster_demo import feed as landing_feed
 from pydantic import Field
 
 from kindling_dagster import (
+    AssetData,
+    DagsterKindlingTranslator,
     KindlingProject,
     KindlingResource,
     build_kindling_asset_specs,
+    build_kindling_stream_definitions,
     kindling_assets,
 )
 
 DEMO = Path(__file__).parent / "demo"
+LIVE = os.environ.get("KINDLING_DEMO_LIVE") == "1"
+"""Set by `uv run demo --live`: the streams start, and a day lands every other minute, with nothing to click."""
 
 project = KindlingProject(DEMO, environment="local")
 
 
-@kindling_assets(project=project)
+@kindling_assets(project=project, exclude="gold.live_board")
 def flights(context: AssetExecutionContext, kindling: KindlingResource):
     """All pipes that are asked for, in one step and one Spark session."""
+    yield from kindling.run(context=context).stream()
+
+
+class OnNewRows(DagsterKindlingTranslator):
+    """Recompute an asset when a stream that it reads has committed rows."""
+
+    def get_asset_spec(self, data: AssetData) -> AssetSpec:
+        """The asset with its condition."""
+        condition = AutomationCondition.any_deps_match(
+            # Heartbeats of a stream change its data's version only when they stand for rows.
+            AutomationCondition.data_version_changed()
+        )
+        running = AutomationCondition.in_progress()
+        return super().get_asset_spec(data).replace_attributes(automation_condition=condition & ~running)
+
+
+@kindling_assets(project=project, select="gold.live_board", translator=OnNewRows())
+def live_board(context: AssetExecutionContext, kindling: KindlingResource):
+    """The batch asset behind the streams."""
     yield from kindling.run(context=context).stream()
 
 
@@ -75,18 +106,60 @@ def reference_feed() -> Iterator[MaterializeResult]:
         yield MaterializeResult(asset_key=_landing[name].key, metadata={"dagster/row_count": rows})
 
 
+live = AssetSelection.assets("silver/flights_live", "gold/live_delays")
 main = define_asset_job(
-    "main", AssetSelection.all(), description="The next day lands, and everything is computed."
+    "main",
+    AssetSelection.all() - live - AssetSelection.assets(live_board),
+    description="The next day lands, and everything but the streams is computed.",
 )
 feed_next_day = define_asset_job(
     "feed_next_day", AssetSelection.assets(feed), description="The next day lands; nothing is computed."
 )
+next_day_to_bronze = define_asset_job(
+    "next_day_to_bronze",
+    AssetSelection.assets(feed, "bronze/flights"),
+    description="The next day lands and reaches bronze, which the streams follow.",
+)
+go_live = define_asset_job(
+    "go_live",
+    AssetSelection.assets(feed, reference_feed, "bronze/flights", "ref/airlines", "ref/airports") | live,
+    description="What the streams read is computed, and they start. They stop with flights_app_stop_streams.",
+)
 
-defs = Definitions(
-    assets=[feed, reference_feed, flights],
-    jobs=[main, feed_next_day],
-    # Off at first: it would start Spark every morning on whatever machine the demo is tried on.
-    schedules=[ScheduleDefinition(name="every_morning", job=main, cron_schedule="0 6 * * *")],
+
+@sensor(
+    job=go_live,
+    minimum_interval_seconds=30,
+    default_status=DefaultSensorStatus.RUNNING if LIVE else DefaultSensorStatus.STOPPED,
+)
+def go_live_at_start():
+    """Once in the life of an instance; after that the streams are wanted, and the supervisor does the rest."""
+    return RunRequest(run_key="go_live")
+
+
+automation = AutomationConditionSensorDefinition(
+    "automation",
+    target=AssetSelection.assets(live_board),
+    default_status=DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+)
+
+batch = Definitions(
+    assets=[feed, reference_feed, flights, live_board],
+    jobs=[main, feed_next_day, next_day_to_bronze, go_live],
+    schedules=[
+        # Off at first: it would start Spark every morning on whatever machine the demo is tried on.
+        ScheduleDefinition(name="every_morning", job=main, cron_schedule="0 6 * * *"),
+        ScheduleDefinition(
+            name="a_day_every_other_minute",
+            job=next_day_to_bronze,
+            cron_schedule="*/2 * * * *",
+            default_status=DefaultScheduleStatus.RUNNING if LIVE else DefaultScheduleStatus.STOPPED,
+        ),
+    ],
+    sensors=[go_live_at_start, automation],
     resources={"kindling": KindlingResource()},
     executor=in_process_executor,
 )
+
+defs = Definitions.merge(batch, build_kindling_stream_definitions(project))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dagster import (
     AssetKey,
+    BetaWarning,
     DagsterInstance,
     DagsterRunStatus,
     DefaultSensorStatus,
@@ -53,6 +55,9 @@ from kindling_dagster.streaming.supervision import (
 )
 from kindling_dagster.streaming.views import Snapshot
 from kindling_dagster.translator import DagsterKindlingTranslator
+
+# Dagster warns of its own way to pass on a sensor's owners, which this one has none of.
+warnings.filterwarnings("ignore", r"Parameter .owners. of initializer .SensorDefinition", BetaWarning)
 
 LAUNCH_TAG = "kindling-dagster/host_launch"
 """On a host's run: which launch it came of."""

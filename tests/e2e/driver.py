@@ -127,13 +127,20 @@ class DagsterDev:
 
     def launch(self, *keys: str, config: Mapping[str, Any] | None = None) -> str:
         """Materialize assets; gives the run's id."""
+        selected = {"assetSelection": [{"path": key.split("/")} for key in keys], "assetCheckSelection": []}
+        return self._launch("__ASSET_JOB", selected, config)
+
+    def launch_job(self, name: str, config: Mapping[str, Any] | None = None) -> str:
+        """Launch a job; gives the run's id."""
+        return self._launch(name, {}, config)
+
+    def _launch(self, job: str, selected: Mapping[str, Any], config: Mapping[str, Any] | None) -> str:
         params = {
             "selector": {
                 "repositoryLocationName": self._location(),
                 "repositoryName": "__repository__",
-                "jobName": "__ASSET_JOB",
-                "assetSelection": [{"path": key.split("/")} for key in keys],
-                "assetCheckSelection": [],
+                "jobName": job,
+                **selected,
             },
             "runConfigData": dict(config or {}),
         }

@@ -72,6 +72,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     if options.prepare:
         console.print("Ready. `uv run demo` or `uv run dagster dev` starts it.")
         return
+    if options.live:
+        environment["KINDLING_DEMO_LIVE"] = "1"
     start_dagster(root, environment, passed_on)
 
 
@@ -223,6 +225,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Prepares and starts the demo. Other arguments go to `dagster dev`, such as -p 3001.",
     )
     parser.add_argument("--prepare", action="store_true", help="prepare everything, start nothing")
+    parser.add_argument(
+        "--live", action="store_true", help="start the streams at once; a day lands every other minute"
+    )
     parser.add_argument("--reset", action="store_true", help="remove the demo's data and Dagster's history")
     parser.add_argument("--yes", action="store_true", help="with --reset: do not ask")
     parser.add_argument(
