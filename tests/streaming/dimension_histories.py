@@ -52,9 +52,9 @@ class State:
         wanted = columns or self.columns
         return Counter(tuple((name, dict(row).get(name)) for name in wanted) for row in self.rows)
 
-    def current(self) -> dict[int, Counter[Row]]:
+    def current(self, columns: tuple[str, ...] = ()) -> dict[int, Counter[Row]]:
         found: dict[int, Counter[Row]] = {}
-        names = [name for name in self.columns if name not in BOOKKEEPING]
+        names = [name for name in columns or self.columns if name not in BOOKKEEPING]
         for row in map(dict, self.rows):
             if row["__is_current"]:
                 found.setdefault(row["id"], Counter())[tuple((name, row.get(name)) for name in names)] += 1
@@ -361,12 +361,11 @@ class History:
             or seen.state.current() == self.state.current()
         ):
             return []
-        before, after = seen.state.current(), self.state.current()
+        both = tuple(name for name in seen.state.columns if name in self.state.columns)
+        before, after = seen.state.current(both), self.state.current(both)
         counts = (found.new_count, found.closed_count, found.changed_count)
         if seen.files_lost and counts == (None, None, None):
             return []
-        if seen.state.columns != self.state.columns:
-            return []  # the columns that are compared differ: every row counts as changed
         true = (
             len(after.keys() - before.keys()),
             len(before.keys() - after.keys()),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, Field, write_deltalake
 
 from kindling_dagster.streaming.dimensions.current_rows import changed_rows
 from kindling_dagster.streaming.dimensions.look import look
@@ -51,7 +51,7 @@ def planes(tmp_path: Path) -> Dimension:
 def change_maker(table: DeltaTable, tail: str, maker: str) -> None:
     """What Kindling's SCD2 merge does: close the current row, add another."""
     table.update(updates={"__is_current": "false"}, predicate=f"tail = '{tail}' and __is_current")
-    write_deltalake(table.table_uri, rows((tail, maker, True)), mode="append")
+    write_deltalake(table.table_uri, rows((tail, maker, True)), mode="append", schema_mode="merge")
 
 
 def touch_history(table: DeltaTable) -> None:
@@ -131,6 +131,15 @@ def test_old_files_gone_leave_the_change_and_say_why_there_are_no_counts(planes:
     found = look(planes, seen.fingerprint)
     assert (found.change, found.new_count, found.problem) == ("data", None, None)
     assert "version 0 can no longer be read" in found.reason
+
+
+def test_a_column_that_is_added_changes_no_row(planes: Dimension) -> None:
+    seen = look(planes)
+    DeltaTable(str(planes.location)).alter.add_columns([Field("seats", "integer")])
+    change_maker(DeltaTable(str(planes.location)), "N1", "Airbus")
+    found = look(planes, seen.fingerprint)
+    assert (found.change, found.new_count, found.closed_count, found.changed_count) == ("schema", 0, 0, 1)
+    assert found.reason == "added seats: integer; 0 new, 0 closed, 1 changed current rows"
 
 
 def test_chosen_columns(planes: Dimension) -> None:

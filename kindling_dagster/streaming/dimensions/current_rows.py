@@ -9,7 +9,7 @@ from kindling_dagster.streaming.dimensions.values import Snapshot
 
 def current_rows_digest(dimension: Dimension, snapshot: Snapshot) -> RowsDigest:
     """The digest of one version's current rows; raises ColumnError where a column is not there."""
-    return digest_rows(snapshot.current_rows(dimension))
+    return digest_rows(snapshot.current_rows(dimension, snapshot.current_columns(dimension)))
 
 
 def changed_rows(
@@ -18,7 +18,7 @@ def changed_rows(
     """The keys of all current rows that are new, closed or changed between two versions.
 
     Holds a digest for each current row in memory. A row that is closed and opened again with the same
-    values has not changed: when a row holds is bookkeeping.
+    values has not changed: when a row holds is bookkeeping. Columns that only one version has do not count.
 
     Args:
         dimension: An SCD2 dimension with its keys.
@@ -32,4 +32,8 @@ def changed_rows(
     options = dimension.storage_options
     later = after if isinstance(after, Snapshot) else Snapshot(location, after, options)
     earlier = Snapshot(location, before, options)
-    return compare_rows(earlier.current_rows(dimension), later.current_rows(dimension), dimension.keys)
+    known = earlier.current_columns(dimension)
+    columns = [name for name in later.current_columns(dimension) if name in known]
+    return compare_rows(
+        earlier.current_rows(dimension, columns), later.current_rows(dimension, columns), dimension.keys
+    )

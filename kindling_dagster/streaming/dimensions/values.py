@@ -98,19 +98,22 @@ class Snapshot:
         """
         return digest_rows(self.scan(self._existing(columns) if columns else None))
 
-    def current_rows(self, dimension: Dimension) -> Iterator[pa.RecordBatch]:
-        """The current rows of an SCD2 table without the bookkeeping columns, of the chosen columns or of all.
+    def current_columns(self, dimension: Dimension) -> list[str]:
+        """The columns of an SCD2 table whose values count: keys and chosen ones, else all but bookkeeping.
 
         Raises:
             ColumnError: The flag, a key or a chosen column is not there.
         """
         names = dimension.current_rows
         self._existing([names.current, *dimension.keys, *dimension.columns])
+        if dimension.columns:
+            return [*dict.fromkeys([*dimension.keys, *dimension.columns])]
         bookkeeping = (names.current, names.effective_from, names.effective_to)
-        columns = [*dict.fromkeys([*dimension.keys, *dimension.columns])] if dimension.columns else None
-        if columns is None:
-            columns = [name for name in map(column_name, self.schema) if name not in bookkeeping]
-        return self.scan(columns, f"{_quoted(names.current)} = true")
+        return [name for name in map(column_name, self.schema) if name not in bookkeeping]
+
+    def current_rows(self, dimension: Dimension, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """These columns of the current rows of an SCD2 table."""
+        return self.scan(columns, f"{_quoted(dimension.current_rows.current)} = true")
 
     def scan(
         self, columns: Sequence[str] | None = None, predicate: str | None = None
