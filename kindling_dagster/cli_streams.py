@@ -187,11 +187,20 @@ def restart(
 @app_options
 @_store
 @_asking
-def revive(project: KindlingProject, stated: str | None, names: tuple[str, ...], reason: str) -> None:
+@click.option(
+    "--reset-checkpoint",
+    is_flag=True,
+    help="Accept that a stream whose checkpoint is gone reads its sources from the beginning.",
+)
+def revive(
+    project: KindlingProject, stated: str | None, names: tuple[str, ...], reason: str, reset_checkpoint: bool
+) -> None:
     """Start dead letters, their failures forgotten."""
     with open_client(project, stated) as client:
         chosen = names or tuple(client.dead_letters())
-        _asked("revive", client.revive(chosen, reason=reason) if chosen else ())
+        if chosen:
+            chosen = client.revive(chosen, reason=reason, reset_checkpoint=reset_checkpoint)
+        _asked("revive", chosen)
 
 
 def _asked(what: str, streams: Sequence[str]) -> None:

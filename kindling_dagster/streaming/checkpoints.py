@@ -83,7 +83,7 @@ def check(stream_id: str, known: CheckpointRecord, path: str, found: str | None)
 
 def accept_command(stream_id: str) -> str:
     """The command line by which a person accepts that a stream starts over."""
-    return f"`kindling-dagster streams revive {stream_id} --reset-checkpoint`"
+    return f"`kindling-dagster streams revive -s {stream_id} --reset-checkpoint`"
 
 
 def load(store: StreamStore, stream_id: str) -> CheckpointRecord:

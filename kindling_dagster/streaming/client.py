@@ -13,6 +13,7 @@ from functools import cached_property
 from kindling_dagster.dag.graph import PipeGraph, PipeGraphBuilder
 from kindling_dagster.errors import SelectionError
 from kindling_dagster.manifest import Manifest
+from kindling_dagster.streaming.checkpoints import accept_reset
 from kindling_dagster.streaming.model import Command, CommandAction, DeadLetter, HistoryEntry
 from kindling_dagster.streaming.store import StreamStore
 from kindling_dagster.streaming.views import Snapshot, StreamView
@@ -134,10 +135,29 @@ class StreamsClient:
         return tuple(id_ for id_ in self.streams if id_ in chosen or id_ in below & wanted)
 
     def revive(
-        self, names: Iterable[str], *, reason: str = "", request: str = "", by: str = ""
+        self,
+        names: Iterable[str],
+        *,
+        reason: str = "",
+        request: str = "",
+        by: str = "",
+        reset_checkpoint: bool = False,
     ) -> tuple[str, ...]:
-        """Forget that streams are dead letters, with their failures so far, and start them. As ``start``."""
-        return self._submit("revive", self.resolve(names), reason, request, by)
+        """Forget that streams are dead letters, with their failures so far, and start them. As ``start``.
+
+        Args:
+            names: As for ``start``.
+            reason: As for ``start``.
+            request: As for ``start``.
+            by: As for ``start``.
+            reset_checkpoint: Accept that those whose checkpoint is gone read their sources from the
+                beginning; without it they are refused.
+        """
+        streams = self.resolve(names)
+        if reset_checkpoint:
+            for stream_id in streams:
+                accept_reset(self.store, stream_id, by or self.by)
+        return self._submit("revive", streams, reason, request, by)
 
     def _submit(
         self, action: CommandAction, streams: Sequence[str], reason: str, request: str, by: str

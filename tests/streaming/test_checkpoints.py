@@ -34,7 +34,7 @@ def test_check(known: CheckpointRecord, path: str, found: str | None, complaint:
         return
     with pytest.raises(CheckpointError, match=complaint) as caught:
         checkpoints.check("clean", known, path, found)
-    assert "streams revive clean --reset-checkpoint" in caught.value.suggestion
+    assert "streams revive -s clean --reset-checkpoint" in caught.value.suggestion
 
 
 @pytest.mark.parametrize(("text", "query_id"), [(None, None), ('{"id":"q1"}', "q1"), ('{"id":"q1"}\n', "q1")])

@@ -12,6 +12,7 @@ from stream_apps import Host, open_store, running, shop
 
 from kindling_dagster.cli import main
 from kindling_dagster.project import KindlingProject
+from kindling_dagster.streaming.checkpoints import load, remember
 from kindling_dagster.streaming.model import DeadLetter, HistoryEntry, StreamError
 from kindling_dagster.streaming.store import StreamStore
 
@@ -72,6 +73,15 @@ def test_a_dead_letter_is_shown_with_what_to_do_and_revived(store: StreamStore) 
     assert "revive: alone" in call("revive", "--all").output
     assert "There is none." in call("dead-letters").output
     assert "revive: nothing" in call("revive", "--all").output
+
+
+def test_reviving_may_accept_that_the_checkpoint_is_gone(store: StreamStore) -> None:
+    remember(store, "follow", "query-1", "/checkpoints/follow")
+    call("revive", "-s", "follow")
+    assert load(store, "follow").query_id == "query-1"
+    call("revive", "-s", "follow", "--reset-checkpoint")
+    assert load(store, "follow").query_id == ""
+    assert load(store, "follow").accepted_by
 
 
 def test_history_as_text_and_json(store: StreamStore) -> None:
