@@ -47,7 +47,7 @@ HOST_TAGS = {
     # Streams that are down should not wait behind batch runs.
     "dagster/priority": "10",
 }
-DRAIN_SECONDS = 30.0
+DRAIN_SECONDS = 40.0
 """How long a host that is told to end may take to stop its streams and Spark."""
 
 _QUIET: dict[str, None] = {

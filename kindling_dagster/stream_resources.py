@@ -100,11 +100,17 @@ class KindlingStreamsResource(ConfigurableResource[Any]):
         """Ask that streams start anew from their checkpoints; with ``cascade`` also the running ones that read them."""
         return self.client().restart(streams, reason=reason, cascade=cascade)
 
-    def revive(self, *streams: str, reason: str = "") -> tuple[str, ...]:
-        """Ask that dead letters, all when none is named, are started again with their failures forgotten. As ``start``."""
+    def revive(self, *streams: str, reason: str = "", reset_checkpoint: bool = False) -> tuple[str, ...]:
+        """Ask that dead letters, all when none is named, are started again with their failures forgotten. As ``start``.
+
+        Args:
+            streams: Which.
+            reason: Why, for the history.
+            reset_checkpoint: Accept that those whose checkpoint is gone read their sources from the beginning.
+        """
         client = self.client()
         chosen = streams or tuple(client.dead_letters())
-        return client.revive(chosen, reason=reason) if chosen else ()
+        return client.revive(chosen, reason=reason, reset_checkpoint=reset_checkpoint) if chosen else ()
 
     def status(self, stream: str) -> StreamView:
         """One stream as it is now; raises SelectionError when the name means none, or several."""
