@@ -208,6 +208,7 @@ class StreamingRecoveryManager(AsyncSignalEmitter):
         "streaming.recovery_failed",
         "streaming.recovery_exhausted",
     ]
+    ASYNC = True
 
     def __init__(
         self,

@@ -153,8 +153,8 @@ class StreamingWatchdog(AsyncSignalEmitter):
         return self._thread is None or not self._thread.is_alive()
 
     def verdicts(self) -> Mapping[str, Verdict]:
-        """The latest verdict on each query that is up or has failed. Never waits."""
-        return self._verdicts
+        """The latest verdict on each query that is up or has failed, as a copy. Never waits."""
+        return dict(self._verdicts)
 
     def check_now(self, timeout: float = ANSWER_SECONDS) -> Mapping[str, Verdict]:
         """Look at every running query at once, and give the verdicts.
@@ -170,13 +170,14 @@ class StreamingWatchdog(AsyncSignalEmitter):
         self.poll()
         while (left := until - time.monotonic()) > 0 and self._under_way():
             try:
-                look = self._looks.get(timeout=min(left, 0.1))
+                look = self._looks.get(timeout=min(left, self._answer_seconds / 2 + 0.01))
             except Empty:
+                self.poll()  # gives up what hangs
                 continue
             with self._polling:
                 self._take(look)
         self.poll()
-        return self._verdicts
+        return self.verdicts()
 
     def poll(self) -> float:
         """Take in what came back, judge, and look at what is due. Gives the seconds until there is more to do."""
@@ -251,7 +252,7 @@ class StreamingWatchdog(AsyncSignalEmitter):
 
     def _forget(self, query_id: str) -> None:
         self._watches.pop(query_id, None)
-        self._publish()
+        self._verdicts.pop(query_id, None)
 
     def _probe(self, query_id: str, watch: _Watch, now: float) -> None:
         try:
@@ -327,7 +328,7 @@ class StreamingWatchdog(AsyncSignalEmitter):
         watch.history.append(observation)
         before = watch.verdict
         watch.verdict = judge(watch.history, self._config(query_id), observation.at, self._limits)
-        self._publish()
+        self._verdicts[query_id] = watch.verdict
         if watch.verdict.health is before.health:
             return
         payload = _told(query_id, self._name(query_id), before, watch.verdict, observation)
@@ -338,10 +339,6 @@ class StreamingWatchdog(AsyncSignalEmitter):
                 self._on_verdict(query_id, watch.verdict)
             except Exception:  # whoever listens must not end the watch
                 logger.exception("A receiver of the watchdog's verdict on %s failed", query_id)
-
-    def _publish(self) -> None:
-        """A new mapping each time, so that readers need no lock."""
-        self._verdicts = {query_id: watch.verdict for query_id, watch in self._watches.items()}
 
     def _name(self, query_id: str) -> str:
         return self._config(query_id).query_name or query_id

@@ -9,8 +9,13 @@ from typing import Any
 
 from kindling.signaling import BlinkerSignalProvider
 
+from kindling_dagster.signals.settings import SignalSettings
+
 WAIT = 10.0
 """Seconds a test waits for something that comes at once unless it is broken."""
+
+IN_ORDER = SignalSettings(asynchronous=False)
+"""Signals are delivered at once: of different names, asynchronous ones come in any order."""
 
 _numbers = itertools.count(1)
 

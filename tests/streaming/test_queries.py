@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from stream_fakes import WAIT, FakeClock, FakeQuery, HeardSignals, progress
+from stream_fakes import IN_ORDER, WAIT, FakeClock, FakeQuery, HeardSignals, progress
 
 from kindling_dagster.streaming.events import SparkEvent
 from kindling_dagster.streaming.model import StreamError, StreamingQueryConfig
@@ -33,12 +33,7 @@ def heard() -> HeardSignals:
 
 @pytest.fixture
 def manager(heard: HeardSignals) -> StreamingQueryManager:
-    return StreamingQueryManager(heard.provider, clock=FakeClock(), stop_timeout=WAIT)
-
-
-def flushed(manager: StreamingQueryManager, heard: HeardSignals) -> list[str]:
-    assert manager.flush_signals(WAIT)
-    return heard.names
+    return StreamingQueryManager(heard.provider, settings=IN_ORDER, clock=FakeClock(), stop_timeout=WAIT)
 
 
 @pytest.mark.parametrize(("before", "after"), itertools.product(State, State))
@@ -74,7 +69,7 @@ def test_a_query_is_started_and_stopped(manager: StreamingQueryManager, heard: H
     assert manager.list_active_queries() == ()
     assert manager.list_queries() == (stopped,)
     assert manager.handle("flights") is None
-    assert flushed(manager, heard) == ["query_started", "query_stopped"]
+    assert heard.names == ["query_started", "query_stopped"]
 
 
 def test_a_start_that_fails_is_a_failed_query(manager: StreamingQueryManager, heard: HeardSignals) -> None:
@@ -86,7 +81,7 @@ def test_a_start_that_fails_is_a_failed_query(manager: StreamingQueryManager, he
     assert info.last_error is not None
     assert (info.last_error.type, info.last_error.kind) == ("ConnectionRefusedError", "transient")
     assert "hunter22" not in info.last_error.message
-    assert flushed(manager, heard) == ["query_failed"]
+    assert heard.names == ["query_failed"]
     assert heard.of("query_failed")[0]["error_type"] == "ConnectionRefusedError"
 
 
@@ -117,7 +112,7 @@ def test_a_restart_counts_and_keeps_builder_and_config(
     assert manager.start_query("flights").restart_count == 2
     manager.stop_query("flights")
     assert manager.start_query("flights").restart_count == 3
-    names = flushed(manager, heard)
+    names = heard.names
     assert names.count("query_restarted") == 1
     assert heard.of("query_restarted")[0]["reason"] == "new column"
     assert names.count("query_started") == 4
@@ -158,7 +153,7 @@ def test_a_query_that_ends_by_itself(
     info = manager.query_ended("flights", query.runId, error)
     assert info.state is state
     assert manager.query_ended("flights", query.runId, RuntimeError("seen twice")) == info
-    assert flushed(manager, heard) == ["query_started", signal]
+    assert heard.names == ["query_started", signal]
 
 
 def test_the_end_of_an_older_start_is_ignored(manager: StreamingQueryManager) -> None:
@@ -190,7 +185,7 @@ def test_stopping_what_is_down_ends_its_waiting(
     manager.register_query("flights", FakeQuery, state=state)
     assert manager.stop_query("flights").state is after
     assert manager.stop_query("flights").state is after
-    assert flushed(manager, heard) == ["query_registered", "query_stopped"]
+    assert heard.names == ["query_registered", "query_stopped"]
 
 
 def test_unknown_queries(manager: StreamingQueryManager) -> None:
@@ -220,7 +215,7 @@ def test_registering(manager: StreamingQueryManager, heard: HeardSignals) -> Non
         manager.register_query("flights", FakeQuery)
     with pytest.raises(QueryStateError, match="cannot be registered"):
         manager.register_query("other", FakeQuery, state=State.RUNNING)
-    assert flushed(manager, heard) == ["query_registered"]
+    assert heard.names == ["query_registered"]
 
 
 def test_a_stop_that_hangs_gives_up_and_can_be_tried_again(
@@ -238,7 +233,7 @@ def test_a_stop_that_hangs_gives_up_and_can_be_tried_again(
         manager.start_query("flights", FakeQuery)
     query.release.set()
     assert manager.stop_query("flights").state is State.STOPPED
-    assert flushed(manager, heard) == ["query_started", "query_stopped"]
+    assert heard.names == ["query_started", "query_stopped"]
 
 
 def test_a_stop_without_waiting_ends_by_itself(manager: StreamingQueryManager, heard: HeardSignals) -> None:
@@ -273,7 +268,7 @@ def test_a_query_that_refuses_to_stop_stays_stopping(
     assert manager.get_query_status("flights").state is State.STOPPING
     query.stop_error = None
     assert manager.restart_query("flights", query_builder=FakeQuery).state is State.RUNNING
-    assert flushed(manager, heard).count("query_failed") == 2
+    assert heard.names.count("query_failed") == 2
 
 
 def test_a_query_whose_jvm_is_gone_counts_as_stopped(manager: StreamingQueryManager) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kindling.signaling import BlinkerSignalProvider
+from stream_fakes import IN_ORDER, FakeClock, HeardSignals
 
 from kindling_dagster.streaming.model import RecoveryPolicy, RecoveryState, StreamError
 from kindling_dagster.streaming.recovery import (
@@ -217,43 +217,19 @@ def test_failures_are_forgotten_only_after_progress_and_stability(
             assert event is Ev.PROGRESSED or state.next_start_at <= now + longest + 1e-6
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
+def heard_recovery() -> HeardSignals:
+    return HeardSignals(*StreamingRecoveryManager.EMITS)
 
 
-class Heard:
-    """The recovery signals of a manager, as (name, payload)."""
-
-    def __init__(self) -> None:
-        self.provider = BlinkerSignalProvider()
-        self.signals: list[tuple[str, dict[str, Any]]] = []
-        self._receivers = []
-        for name in StreamingRecoveryManager.EMITS:
-            receiver = self._receiver(name)
-            self._receivers.append(receiver)
-            self.provider.create_signal(name).connect(receiver, weak=False)
-
-    def _receiver(self, name: str) -> Any:
-        return lambda sender, **payload: self.signals.append((name.removeprefix("streaming."), payload))
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.signals]
-
-
-def make_manager(heard: Heard, clock: Clock, **more: Any) -> StreamingRecoveryManager:
+def make_manager(heard: HeardSignals, clock: FakeClock, **more: Any) -> StreamingRecoveryManager:
     return StreamingRecoveryManager(
-        2, policies={"quiet": RecoveryPolicy(strategy="alert")}, signals=heard.provider, clock=clock, rng=middle,
+        2, policies={"quiet": RecoveryPolicy(strategy="alert")}, signals=heard.provider, settings=IN_ORDER, clock=clock, rng=middle,
         **more,
     )  # fmt: skip
 
 
 def test_the_manager_tells_of_every_try_and_of_the_end() -> None:
-    heard, clock = Heard(), Clock()
+    heard, clock = heard_recovery(), FakeClock()
     manager = make_manager(heard, clock)
     manager.started("flights")
     for _ in range(2):
@@ -270,16 +246,16 @@ def test_the_manager_tells_of_every_try_and_of_the_end() -> None:
     assert heard.names == [
         "recovery_attempted", "recovery_failed", "recovery_attempted", "recovery_failed", "recovery_exhausted",
     ]  # fmt: skip
-    tries = [payload for name, payload in heard.signals if name == "recovery_attempted"]
+    tries = [payload for name, payload in heard.all if name == "recovery_attempted"]
     assert [(each["retry_count"], each["max_retries"], each["backoff_seconds"]) for each in tries] == [
         (1, 2, 1.0),
         (2, 2, 2.0),
     ]
-    assert heard.signals[-1][1]["failure_reason"] == "poison"
+    assert heard.all[-1][1]["failure_reason"] == "poison"
 
 
 def test_the_manager_tells_of_success_only_when_it_has_proved_itself() -> None:
-    heard, clock = Heard(), Clock()
+    heard, clock = heard_recovery(), FakeClock()
     manager = make_manager(heard, clock)
     manager.started("flights")
     clock.now = manager.failed("flights", HEALS).at or 0.0
@@ -294,18 +270,18 @@ def test_the_manager_tells_of_success_only_when_it_has_proved_itself() -> None:
 
 
 def test_what_cannot_heal_is_exhausted_without_a_try() -> None:
-    heard, clock = Heard(), Clock()
+    heard, clock = heard_recovery(), FakeClock()
     manager = make_manager(heard, clock)
     assert manager.failed("flights", NEVER).permanent
     assert heard.names == ["recovery_exhausted"]
-    assert heard.signals[0][1]["suggestion"] == "Correct the pipe."
+    assert heard.all[0][1]["suggestion"] == "Correct the pipe."
     manager.revive("flights")
     assert manager.state("flights") == RecoveryState()
     assert manager.dead_letters() == ()
 
 
 def test_alert_tells_nobody_of_a_recovery() -> None:
-    heard, clock = Heard(), Clock()
+    heard, clock = heard_recovery(), FakeClock()
     manager = make_manager(heard, clock)
     assert manager.failed("quiet", HEALS).step is Step.ALERT
     clock.now += 1_000
@@ -315,12 +291,12 @@ def test_alert_tells_nobody_of_a_recovery() -> None:
 
 def test_the_memory_outlives_the_manager() -> None:
     """A host that dies takes nothing with it: the next one goes on counting."""
-    clock = Clock()
-    first = make_manager(Heard(), clock)
+    clock = FakeClock()
+    first = make_manager(heard_recovery(), clock)
     first.failed("flights", HEALS)
     saved = first.take_changed()
     assert first.take_changed() == {}
-    second = make_manager(Heard(), clock, states=saved)
+    second = make_manager(heard_recovery(), clock, states=saved)
     clock.now += 1
     assert second.due()["flights"].step is Step.RESTART
     assert second.failed("flights", HEALS).failures == 2
@@ -331,8 +307,8 @@ def test_the_memory_outlives_the_manager() -> None:
 
 
 def test_only_the_asked_streams_are_due() -> None:
-    clock = Clock()
-    manager = make_manager(Heard(), clock)
+    clock = FakeClock()
+    manager = make_manager(heard_recovery(), clock)
     manager.failed("a", HEALS)
     manager.failed("b", HEALS)
     clock.now += 5

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stream_fakes import WAIT, FakeClock, FakeQuery, HeardSignals, progress
+from stream_fakes import IN_ORDER, WAIT, FakeClock, FakeQuery, HeardSignals, progress
 
 from kindling_dagster.streaming.events import SparkEvent
 from kindling_dagster.streaming.health import Verdict
@@ -20,13 +21,14 @@ class Watched:
     """A manager, its watchdog, and what both tell."""
 
     def __init__(self, **more: Any) -> None:
-        self.heard = HeardSignals(*StreamingQueryManager.EMITS, *StreamingWatchdog.EMITS)
+        self.heard = HeardSignals(*StreamingWatchdog.EMITS)
         self.clock = FakeClock()
-        self.manager = StreamingQueryManager(self.heard.provider, clock=self.clock)
+        self.manager = StreamingQueryManager(clock=self.clock)
         self.changes: list[tuple[str, StreamHealth]] = []
         self.watchdog = StreamingWatchdog(
             self.manager,
             signals=self.heard.provider,
+            settings=IN_ORDER,
             clock=self.clock,
             on_verdict=lambda query_id, verdict: self.changes.append((query_id, verdict.health)),
             **more,
@@ -41,7 +43,6 @@ class Watched:
         return self.watchdog.check_now(WAIT)[query_id]
 
     def told(self) -> list[str]:
-        assert self.watchdog.flush_signals(WAIT)
         return [
             name
             for name in self.heard.names
@@ -181,6 +182,22 @@ def test_a_call_that_hangs_marks_its_query_only(member: str) -> None:
     for query in hanging:
         query.release.set()
     assert watched.watchdog.stop(WAIT)
+
+
+def test_a_check_at_once_does_not_wait_for_calls_that_hang() -> None:
+    watched = Watched(answer_seconds=0.02)
+    hanging = [watched.start(f"hangs-{number}") for number in range(PROBE_THREADS * 2)]
+    for query in hanging:
+        query.hang.add("status")
+    working(watched.start("works"), 0)
+    began = time.monotonic()
+    verdicts = watched.watchdog.check_now(WAIT)
+    assert time.monotonic() - began < WAIT / 2
+    assert verdicts.pop("works").health is StreamHealth.HEALTHY
+    assert {verdict.health for verdict in verdicts.values()} == {StreamHealth.UNHEALTHY}
+    for query in hanging:
+        query.release.set()
+    watched.watchdog.stop()
 
 
 def test_a_call_that_hangs_for_long_is_a_stall() -> None:
