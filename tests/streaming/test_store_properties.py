@@ -63,8 +63,21 @@ class Leases(RuleBasedStateMachine):
         self.safe_until = 0.0  # nobody can tell that from time that passed
         self.refused_since = None
 
+    @rule(target=leases, host_id=hosts, handle=handles, set_back=st.sampled_from([0.0, 0.0, 5.0, 1000.0]))
+    def acquire(self, host_id: str, handle: int, set_back: float) -> object:
+        if set_back:
+            self.clock_is_set_back(set_back)
+        return self._ask(host_id, handle)
+
     @rule(target=leases, host_id=hosts, handle=handles)
-    def acquire(self, host_id: str, handle: int) -> object:
+    def wait_for_the_lease(self, host_id: str, handle: int) -> object:
+        for _ in range(4):  # longer than a lease lasts
+            if isinstance(lease := self._ask(host_id, handle), Lease):
+                return lease
+            self.time_passes(TTL / 2)
+        raise AssertionError("nobody renewed the lease, and yet it did not end")
+
+    def _ask(self, host_id: str, handle: int) -> object:
         lease = self.stores[handle].acquire_lease(a_host(host_id), TTL)
         foreign = self.newest is not None and not self.given_back and self.newest.host_id != host_id
         if lease is None:
@@ -166,5 +179,5 @@ class Leases(RuleBasedStateMachine):
 
 TestLeases = Leases.TestCase
 TestLeases.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
