@@ -61,6 +61,17 @@ def activate_session(spark: SparkSession) -> None:
     getattr(spark._jvm, name).setActiveSession(spark._jsparkSession)
 
 
+def qualified_path(spark: SparkSession, path: str) -> str:
+    """A path with its file system and all its folders, as the session resolves it.
+
+    Spark keeps checkpoints through another interface than tables, whose relative paths count from where the
+    JVM was started.
+    """
+    hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)
+    files = hadoop_path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+    return str(files.makeQualified(hadoop_path).toString())
+
+
 def read_text(spark: SparkSession, path: str) -> str | None:
     """A small text file, through Spark's own file systems; None when it is not there."""
     hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)

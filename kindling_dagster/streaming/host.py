@@ -208,9 +208,16 @@ class StreamHost:
     def _start(self, undo: ExitStack) -> tuple[HostedStreams, Reporter]:
         started = time.monotonic()
         self._owns_session = not session_is_up()
-        runtime = KindlingRuntime.start(self._project, self._create_session)
+        started_here: list[bool] = []
+
+        def make_session() -> SparkSession:
+            started_here.append(True)
+            return self._create_session()
+
+        runtime = KindlingRuntime.start(self._project, make_session)
         self._spark = spark = runtime.spark
-        undo.callback(self._close, runtime)
+        # An app that was up already in this process belongs to who started it.
+        undo.callback(self._close, runtime if started_here else None)
         if self._owns_session:
             self._switch = DeadMansSwitch(spark, EX_FENCED)
             self._keeper.push_with(self._switch.push)
@@ -329,10 +336,13 @@ class StreamHost:
             "The next host goes on from the checkpoints; nothing is lost.",
         )
 
-    def _close(self, runtime: KindlingRuntime) -> None:
+    def _close(self, runtime: KindlingRuntime | None) -> None:
         """Close the app, and stop the session if this host started it; with a JVM that is gone, as far as it goes."""
         self._keeper.push_with(None)
-        for what, close in (("the app", runtime.close), ("Spark", self._stop_spark)):
+        parts: list[tuple[str, Callable[[], None]]] = [("Spark", self._stop_spark)]
+        if runtime is not None:
+            parts.insert(0, ("the app", runtime.close))
+        for what, close in parts:
             try:
                 close()
             except Exception as error:  # py4j raises many kinds

@@ -134,8 +134,9 @@ class HostedStreams:
         stream_id = self._manager.observe(event)
         if stream_id is None:
             return
-        if event.kind == "progress":
+        if event.kind in ("progress", "idle"):
             self._recovery.progressed(stream_id)
+        if event.kind == "progress":
             self._reporter.read(stream_id, int(event.progress.get("numInputRows") or 0))
         elif event.kind == "terminated":
             self._wake.set()

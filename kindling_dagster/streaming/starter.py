@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from kindling_dagster.errors import RunError
-from kindling_dagster.jvm import activate_session, read_text
+from kindling_dagster.jvm import activate_session, qualified_path, read_text
 from kindling_dagster.streaming import checkpoints
 from kindling_dagster.streaming.fencing import LeaseFence
 from kindling_dagster.streaming.model import StreamingQueryConfig
@@ -80,10 +80,6 @@ class StreamStarter:
         checkpoints.remember(self._store, stream_id, str(query.id), path)
         return query
 
-    def checkpoint_path(self, stream_id: str, config: StreamingQueryConfig) -> str:
-        """Where a stream's checkpoint lies; raises RunError when no checkpoint root is set."""
-        return f"{self._checkpoint_root(stream_id, config)}/{stream_id}"
-
     def _checkpoint_root(self, stream_id: str, config: StreamingQueryConfig) -> str:
         root = config.checkpoint_root or self._runtime.config.get(_CHECKPOINT_SETTING)
         if not root:
@@ -91,7 +87,7 @@ class StreamStarter:
                 f"Stream {stream_id} has nowhere to keep its checkpoint.",
                 f"Set {_CHECKPOINT_SETTING} in the app's settings.yaml.",
             )
-        return str(root).rstrip("/")
+        return qualified_path(self._spark, str(root))
 
     def _check_checkpoint(self, stream_id: str, path: str) -> None:
         known = checkpoints.load(self._store, stream_id)

@@ -99,10 +99,14 @@ class Host:
 class Flow:
     """One copy of the app with its tables, its store, and its hosts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, streams: int = len(STREAMS)) -> None:
         self.folder = folder
         self.app = folder / "app"
         shutil.copytree(APP, self.app)
+        # Further streams are copies of the first that append, each to a table of its own.
+        self.copies = tuple(f"copy{number}" for number in range(streams - len(STREAMS)))
+        self.streams = (*STREAMS, *self.copies)
+        (self.app / "copies.txt").write_text("\n".join(self.copies))
         self.lake = self.app / "data" / "lake"
         self.checkpoints = self.app / "data" / "checkpoints"
         self.url = f"sqlite:///{folder / 'streams.db'}"
@@ -137,7 +141,10 @@ class Flow:
     def ask(self, action: Any, *stream_ids: str) -> None:
         """Have something done about streams; all of them when none is named."""
         self.store.submit(
-            [Command(uuid.uuid4().hex, action, each, "a test", "tests") for each in stream_ids or STREAMS]
+            [
+                Command(uuid.uuid4().hex, action, each, "a test", "tests")
+                for each in stream_ids or self.streams
+            ]
         )
 
     def state(self, stream_id: str) -> str:
@@ -147,7 +154,7 @@ class Flow:
 
     def await_state(self, state: StreamingQueryState, *stream_ids: str, seconds: float = 120) -> None:
         """Wait until the streams are reported to be in a state."""
-        for each in stream_ids or STREAMS:
+        for each in stream_ids or self.streams:
             try:
                 wait_for(f"{each} {state.value}", lambda each=each: self.state(each) == state.value, seconds)
             except AssertionError as error:
@@ -199,7 +206,8 @@ class Flow:
 
     def await_exact(self, *tables: str, seconds: float = 120) -> None:
         """Wait until the tables hold row for row what a batch computation gives; fails on one row too many."""
-        for table in tables or ("silver/orders", "gold/priced", "gold/history"):
+        copies = (f"silver/{name}" for name in self.copies)
+        for table in tables or ("silver/orders", "gold/priced", "gold/history", *copies):
             columns, wanted = self.expected(table)
             deadline = time.monotonic() + seconds
             while (have := self.rows(table, *columns)) != wanted:
@@ -226,9 +234,9 @@ QUICK = {
 
 
 @contextmanager
-def flow(folder: Path) -> Iterator[Flow]:
+def flow(folder: Path, streams: int = len(STREAMS)) -> Iterator[Flow]:
     """A flow, of which nothing is left running in the end."""
-    made = Flow(folder)
+    made = Flow(folder, streams)
     try:
         yield made
     finally:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from kindling.data_entities import DataEntities
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
@@ -27,3 +29,7 @@ entity(
     ["id"],
     {"scd.type": "2"},
 )
+
+COPIES = (Path(__file__).parents[2] / "copies.txt").read_text().split()
+for name in COPIES:
+    entity(f"silver.{name}", "id long, item string, amount long")

@@ -1,12 +1,14 @@
 from kindling.data_pipes import DataPipes
 from pyspark.sql import functions as F
 
+from flow.entities.tables import COPIES
 
-def stream(inputs, output):
+
+def stream(inputs, output, pipe_id=None):
     def declare(function):
         return DataPipes.pipe(
-            pipeid=function.__name__,
-            name=function.__name__,
+            pipeid=pipe_id or function.__name__,
+            name=pipe_id or function.__name__,
             tags={"processing_mode": "streaming"},
             input_entity_ids=inputs.split(),
             output_entity_id=output,
@@ -40,3 +42,7 @@ def priced(silver_orders, ref_items):
 def history(raw_orders):
     """Versions of each order."""
     return raw_orders.select("id", "item", "amount")
+
+
+for name in COPIES:
+    stream("raw.orders", f"silver.{name}", name)(clean)
