@@ -120,8 +120,12 @@ class Snapshot:
     ) -> Iterator[pa.RecordBatch]:
         """The rows, batch by batch."""
         import pyarrow as pa
+        from deltalake import QueryBuilder
 
-        reader = self._table.scan(columns=list(columns) if columns else None, predicate=predicate)
+        # By a query, since it reads tables with deletion vectors and mapped columns, other than datasets do.
+        wanted = ", ".join(map(_quoted, columns or [item["name"] for item in self.fields]))
+        where = f" WHERE {predicate}" if predicate else ""
+        reader = QueryBuilder().register("t", self._table).execute(f"SELECT {wanted} FROM t{where}")
         yield from pa.RecordBatchReader.from_stream(reader)
 
     def _actions(self) -> Any:
