@@ -26,7 +26,8 @@ ERRORS_KEPT: Final = 10
 class RecoveryEvent(str, Enum):
     """What happens to a stream, as far as recovery cares.
 
-    ``STARTED``: a query was started, by whomever. ``PROGRESSED``: it finished a batch. ``FAILED``: it could
+    ``STARTED``: a query was started, by whomever. ``PROGRESSED``: it finished a batch, or
+    Spark found that there is nothing to read (a batch that failed before would be read again). ``FAILED``: it could
     not start, died, or stalled (an error comes with it). ``STOPPED``: somebody stopped it. ``REVIVED``:
     somebody wants a dead letter back. ``TICK``: time passed.
     """
@@ -279,7 +280,7 @@ class StreamingRecoveryManager(AsyncSignalEmitter):
         self._handle(query_id, RecoveryEvent.STARTED)
 
     def progressed(self, query_id: str) -> None:
-        """The stream's present query finished a batch."""
+        """The stream's present query finished a batch, or Spark found that there is nothing to read."""
         self._handle(query_id, RecoveryEvent.PROGRESSED)
 
     def stopped(self, query_id: str) -> None:

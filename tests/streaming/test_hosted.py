@@ -194,7 +194,9 @@ def test_query_that_dies_after_each_start_exhausts_and_is_revived(world: World) 
     assert world.events("clean")[-2:] == ["revived", "restarted"]
 
 
-def test_failures_are_forgotten_after_progress_and_a_stable_time(world: World) -> None:
+@pytest.mark.parametrize("idle", [False, True])
+def test_failures_are_forgotten_after_progress_and_a_stable_time(world: World, idle: bool) -> None:
+    """A query that finds nothing to read has read all there was, also what failed before."""
     world.ask("start", "clean")
     world.tick()
     world.fail("clean")
@@ -202,7 +204,11 @@ def test_failures_are_forgotten_after_progress_and_a_stable_time(world: World) -
     world.tick(1.1)
     world.tick(100)
     assert world.store.recovery_states()["clean"].failures == 1
-    world.progress("clean")
+    if idle:
+        query = world.starts.of("clean")[-1]
+        world.streams.observe(SparkEvent("idle", query.id, query.runId, world.clock()))
+    else:
+        world.progress("clean")
     world.tick()
     assert world.store.recovery_states()["clean"].failures == 0
     assert world.events("clean")[-1] == "recovered"
