@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,7 +66,8 @@ class StandaloneCluster:
         lost = [worker, *worker.children(recursive=True)]
         assert len(lost) > 1, "the worker had no executor to lose"
         for process in lost:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         worker.wait(30)
 
     def stop(self) -> None:
@@ -76,11 +78,12 @@ class StandaloneCluster:
                 processes += process.children(recursive=True)
         self._processes.clear()
         for process in reversed(processes):
-            if process.is_running():
+            with suppress(psutil.NoSuchProcess):
                 process.terminate()
         _, alive = psutil.wait_procs(processes, timeout=20)
         for process in alive:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(alive, timeout=20)
 
     def _launch_worker(self) -> str:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,18 +91,18 @@ def on_one_machine(by_settings: Mapping[str, Outcome]) -> Outcome:
 @pytest.fixture(scope="module")
 def spark(cluster: StandaloneCluster, by_settings: Mapping[str, Outcome]) -> Iterator[Any]:
     """A session on the cluster that outlives runs, so that it can be asked what they left running."""
-    session = build_session({"spark.master": cluster.url, **COMMON})
+    # Not on the main thread, where pyspark would take over SIGINT.
+    with ThreadPoolExecutor(1) as pool:
+        session = pool.submit(build_session, {"spark.master": cluster.url, **COMMON}).result()
     yield session
     session.stop()
 
 
 @pytest.fixture(scope="module")
 def app(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The app, of which silver.orders has been written."""
-    folder = new_app(tmp_path_factory.mktemp("app"))
-    frame = spark.createDataFrame([(1, "pen", 10)], "id long, item string, amount long")
-    frame.write.format("delta").save(str(folder / "data" / "lake" / "silver" / "orders"))
-    return folder
+    """The app for runs that are ended; the cluster's executors are up."""
+    assert spark.range(0, 4, 1, 4).count() == 4
+    return new_app(tmp_path_factory.mktemp("app"))
 
 
 def new_app(folder: Path) -> Path:
@@ -109,12 +110,15 @@ def new_app(folder: Path) -> Path:
     shutil.copytree(APP, folder / "app")
     (folder / "app" / "data").mkdir()
     (folder / "app" / "data" / "orders.csv").write_text(ORDERS)
+    # What it declares is the same wherever it lies, so it is recorded once.
+    KindlingProject(APP).manifest.write(folder / "manifest.json")
     return folder / "app"
 
 
 def run(app: Path, *keys: str, config: Mapping[str, Any] | None = None) -> ExecuteInProcessResult:
     """Materialize assets of the app, in this process."""
-    job = build_kindling_definitions(KindlingProject(app)).resolve_implicit_global_asset_job_def()
+    defs = build_kindling_definitions(KindlingProject(app, manifest=app.with_name("manifest.json")))
+    job = defs.resolve_implicit_global_asset_job_def()
     with DagsterInstance.ephemeral() as instance:
         return job.execute_in_process(
             run_config={"ops": {"kindling_shop": {"config": dict(config or {})}}},
@@ -208,7 +212,7 @@ def comparable(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def test_a_time_limit_ends_the_job_on_the_cluster(app: Path, spark: Any) -> None:
     seen = in_the_meantime(lambda: wait_for("the endless job runs", lambda: endless_runs(spark)))
-    result = run(app, "gold/endless", config={"pipe_timeout": 8.0})
+    result = run(app, "gold/endless", config={"pipe_timeout": 15.0})
     seen()
     [event] = [e for e in result.all_events if e.event_type == DagsterEventType.STEP_FAILURE]
     told = event.event_specific_data.user_failure_data.metadata["kindling/failures"].value

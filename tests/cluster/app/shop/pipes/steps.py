@@ -24,7 +24,7 @@ def pipe(inputs, output):
 def total(orders, times):
     """Sums per item over so many copies of the orders."""
     copies = times.crossJoin(F.broadcast(orders))
-    return copies.groupBy("item").agg(F.sum("amount").alias("amount"))
+    return copies.groupBy("item").agg(F.sum(F.col("amount").cast("long")).alias("amount"))
 
 
 @pipe("raw.orders", "silver.orders")
@@ -46,7 +46,7 @@ def items(gold_totals):
     return gold_totals
 
 
-@pipe("silver.orders", "gold.endless")
-def endless(silver_orders):
+@pipe("raw.orders", "gold.endless")
+def endless(raw_orders):
     """A Spark job that never ends."""
-    return total(silver_orders, silver_orders.sparkSession.range(0, 10**12, 1, 4).filter(SLEEP))
+    return total(raw_orders, raw_orders.sparkSession.range(0, 10**12, 1, 4).filter(SLEEP))
