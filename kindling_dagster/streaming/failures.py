@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from kindling_dagster.errors import KindlingDagsterError, RunError
 from kindling_dagster.signals.plain import scrub_text
 from kindling_dagster.streaming.failure_rules import RULES, FailureRule
 from kindling_dagster.streaming.model import StreamError
+
+logger = logging.getLogger("kindling_dagster.streaming")
 
 _CAUSES: Final = 10
 _ROOTS: Final = (object, BaseException, Exception)
@@ -156,14 +159,13 @@ class FailureClassifier:
 
     def rule_for(self, facts: FailureFacts) -> FailureRule | None:
         """The first rule that fits; None when nothing is known."""
-        return next(
-            (
-                rule
-                for rule in self.rules
-                if rule.fits(facts.types, facts.conditions, facts.sqlstates, facts.text)
-            ),
-            None,
-        )
+        for rule in self.rules:
+            try:
+                if rule.fits(facts.types, facts.conditions, facts.sqlstates, facts.text):
+                    return rule
+            except Exception:  # somebody's own rule must not cost the report of the error
+                logger.exception("A rule for failures could not be applied: %r", rule)
+        return None
 
     def stream_error(
         self,

@@ -403,18 +403,25 @@ class StreamingQueryManager(AsyncSignalEmitter):
             error = self._describe(exception)
             with self._lock:
                 info = self._move(query, State.FAILED, last_error=error)
+                self._take_early("")
             self.emit_payload(failed(info, error))
             return info
         with self._lock:
             query.handle = handle
             self._runs[run_id] = query.info.query_id
             info = self._move(query, State.RUNNING, spark_query_id=spark_query_id, spark_run_id=run_id)
-            early = [event for event in self._early if event.run_id == run_id]
-            self._early = [event for event in self._early if event.run_id != run_id]
+            early = self._take_early(run_id)
         self.emit_payload(begun(info))
         for event in early:
             self.observe(event)
         return query.info
+
+    def _take_early(self, run_id: str) -> list[SparkEvent]:
+        """The events of this run that came before its builder returned; nobody else's are kept for ever."""
+        early = [event for event in self._early if event.run_id == run_id]
+        starting = any(query.info.state is State.STARTING for query in self._queries.values())
+        self._early = [event for event in self._early if starting and event.run_id != run_id]
+        return early
 
     def _begin_stop(self, query: Query) -> None:
         with self._lock:

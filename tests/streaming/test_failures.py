@@ -189,6 +189,11 @@ def test_users_rules_come_first() -> None:
         FailureRule("transient")
 
 
+def test_a_rule_that_raises_is_left_out() -> None:
+    broken = CLASSIFIER.extended(FailureRule("permanent", pattern=".", holds=lambda text: 1 / 0 > 0))
+    assert broken.stream_error(TimeoutError("x"), 0.0).kind == "transient"
+
+
 def test_every_rule_can_be_met() -> None:
     """A rule that an earlier one always hides is dead: its own first sign must lead to it."""
     for rule in RULES:

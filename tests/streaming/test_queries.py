@@ -366,6 +366,16 @@ def test_events_before_the_builder_returns_are_not_lost(manager: StreamingQueryM
     assert "died at once" in info.last_error.message
 
 
+def test_events_that_nobody_claims_are_not_kept(manager: StreamingQueryManager) -> None:
+    def fail() -> Any:
+        manager.observe(SparkEvent("progress", "theirs", "their-run", 1.0, progress=progress(0)))
+        raise ValueError("no")
+
+    for start in (fail, FakeQuery):
+        manager.start_query("flights", start)
+        assert manager._early == []
+
+
 def test_queries_of_somebody_else_are_left_alone(manager: StreamingQueryManager) -> None:
     assert manager.observe(SparkEvent("progress", "theirs", "their-run", 1.0, progress=progress(0))) is None
     assert manager.list_queries() == ()
