@@ -8,11 +8,13 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
+import yaml
 from rich.console import Console
 from rich.table import Table
 
 from kindling_dagster.cli_app import app_options, plain
 from kindling_dagster.errors import LineageError
+from kindling_dagster.lineage.reprocess import check_reprocess
 from kindling_dagster.lineage.sql import (
     find_records_by_version,
     stale_version_report,
@@ -117,6 +119,22 @@ def find(
     click.echo(
         find_records_by_version(auditor.location(entity), package_version, pipe, layer=auditor.layer(entity))
     )
+
+
+@lineage.command()
+@app_options
+@click.option("--pipe", required=True, help="The pipe whose rows to recompute.")
+@click.option("--version", "package_version", required=True, help="The version that wrote them.")
+def reprocess(project: KindlingProject, pipe: str, package_version: str) -> None:
+    """A dry run: how many rows a recomputation would concern, and the run config that does it."""
+    auditor = _auditor(project)
+    check_reprocess(project.manifest, {pipe: package_version})
+    entity = project.manifest.pipes_by_id[pipe].output_entity_id
+    counts = auditor.audit(entity, current={}).lineage.counts
+    rows = sum(count.rows for count in counts if (count.pipe, count.version) == (pipe, package_version))
+    click.echo(f"{rows:,} rows of {entity} were written by version {package_version} of {pipe}.")
+    click.echo(f"Materialize {entity} with this in its step's config to recompute them:")
+    click.echo(yaml.safe_dump({"reprocess": {pipe: package_version}}).rstrip())
 
 
 def _auditor(project: KindlingProject) -> LineageAuditor:

@@ -49,6 +49,11 @@ class KindlingRunConfig(Config):
     entity_tags: dict[str, dict[str, str]] = Field(
         default={}, description="Tag overrides for this run by entity id, for example a read window."
     )
+    reprocess: dict[str, str] = Field(
+        default={},
+        description="By pipe, a version whose rows are recomputed, and no others: "
+        '{"silver.clean": "0.3.1"}. Needs lineage on the rows.',
+    )
 
     def layer(self) -> OptionLayer:
         """The options as one layer of the precedence."""

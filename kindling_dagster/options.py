@@ -13,13 +13,14 @@ For each pipe, the first that says something wins:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from kindling_dagster.dag.scheduling import ErrorStrategy
 from kindling_dagster.engines.base import PipeOptions, RunOptions
 from kindling_dagster.errors import SelectionError
+from kindling_dagster.lineage.reprocess import check_reprocess
 from kindling_dagster.manifest import Manifest, PipeSpec
 
 _SETTINGS = "kindling.execution."
@@ -105,6 +106,7 @@ def resolve_options(
     resource: OptionLayer | None = None,
     watermarks: bool = False,
     entity_tags: Mapping[str, Mapping[str, str]] | None = None,
+    reprocess: Mapping[str, str] | None = None,
 ) -> RunOptions:
     """All options of one execution, resolved for each of its pipes.
 
@@ -115,8 +117,11 @@ def resolve_options(
         resource: What the resource says.
         watermarks: Turn Kindling's watermarks on where its platform leaves them off.
         entity_tags: Per-run tag overrides by entity id.
+        reprocess: By pipe, the version whose rows are recomputed instead of all; these pipes read
+            everything, whatever the mode, and nothing is cached.
 
     Raises:
+        LineageError: A pipe of ``reprocess`` cannot recompute single rows.
         SelectionError: An option has an unknown or impossible value; names it and where it stands.
     """
     run = run or OptionLayer()
@@ -127,6 +132,8 @@ def resolve_options(
     if layer.max_workers is not None and layer.max_workers < 1:
         raise SelectionError(f"max_workers is {layer.max_workers}.", "It must be at least 1.")
     selected = [manifest.pipes_by_id[pipe_id] for pipe_id in pipe_ids]
+    again = dict(reprocess or {})
+    _check_reprocess(manifest, again, selected)
     for pattern in layer.full_refresh_pipes:
         if not any(fnmatchcase(pipe.id, pattern) for pipe in selected):
             raise SelectionError(
@@ -139,12 +146,28 @@ def resolve_options(
         barrier=bool(layer.barrier),
         error_strategy=layer.error_strategy or ErrorStrategy.SKIP_DEPENDENTS.value,
         watermarks=watermarks or layer.mode == "incremental",
-        auto_cache=bool(layer.auto_cache),
+        # A shared frame would stand in for the one that was narrowed.
+        auto_cache=bool(layer.auto_cache) and not again,
         cache_level=_cache_level(layer.cache_level),
         cache_max_bytes=layer.cache_max_bytes or None,
         entity_tags=dict(entity_tags or {}),
-        pipes={pipe.id: _pipe_options(pipe, layer, manifest) for pipe in selected},
+        pipes={
+            pipe.id: replace(options, full_refresh=True) if pipe.id in again else options
+            for pipe in selected
+            for options in (_pipe_options(pipe, layer, manifest),)
+        },
+        reprocess=again,
     )
+
+
+def _check_reprocess(manifest: Manifest, versions: Mapping[str, str], selected: list[PipeSpec]) -> None:
+    unknown = sorted(set(versions) - {pipe.id for pipe in selected})
+    if unknown:
+        raise SelectionError(
+            f"reprocess names {', '.join(unknown)}, which are no pipes of this run.",
+            f"The run's pipes are {', '.join(pipe.id for pipe in selected)}.",
+        )
+    check_reprocess(manifest, versions)
 
 
 def _pipe_options(pipe: PipeSpec, layer: OptionLayer, manifest: Manifest) -> PipeOptions:

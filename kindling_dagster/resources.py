@@ -214,6 +214,7 @@ class KindlingRun:
             resource=self._resource.options(),
             watermarks=self._resource.watermarks,
             entity_tags=self._config.get("entity_tags") or {},
+            reprocess=self._config.get("reprocess") or {},
         )
         durations = self._past_durations(assets) if options.parallel else {}
         return RunRequest(self._context.run_id, pipe_ids, options, durations, self._bridge.signals)

@@ -349,6 +349,11 @@ class KindlingRuntime:
 
         return self._service(EntityProviderRegistry)
 
+    def read_entity(self, entity_id: str) -> Any:
+        """All rows of an entity, as Kindling's provider reads it."""
+        entity = self.entities.get_entity_definition(entity_id)
+        return self.providers.get_provider_for_entity(entity).read_entity(entity)
+
     def table_path(self, entity: Any) -> str:
         """Where Kindling keeps an entity's table in storage access mode."""
         from kindling.data_entities import EntityPathLocator

@@ -41,6 +41,7 @@ class RunOptions:
         cache_max_bytes: Larger entities are not cached; None for no limit.
         entity_tags: Per-run tag overrides by entity id, Kindling's channel for windows.
         pipes: Options by pipe id; a pipe that is not named gets ``PipeOptions()``.
+        reprocess: By pipe id, the version whose rows are recomputed instead of all.
     """
 
     max_workers: int = 4
@@ -53,6 +54,7 @@ class RunOptions:
     cache_max_bytes: int | None = None
     entity_tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     pipes: Mapping[str, PipeOptions] = field(default_factory=dict)
+    reprocess: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from kindling_dagster.engines.commits import CommitReader
 from kindling_dagster.engines.listening import SignalListener
 from kindling_dagster.engines.masking import masked
 from kindling_dagster.errors import DeclarationError
+from kindling_dagster.lineage.reprocess import Reprocessing
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.runtime import KindlingRuntime
 from kindling_dagster.signals.dispatch import SIGNAL_SECONDS, SignalDispatcher
@@ -81,6 +82,10 @@ class PipeRunner:
         self._exit.callback(self._listener.close)
         # Ends first: what is still on its way must be heard.
         self._exit.callback(self._dispatcher.shutdown, SIGNAL_SECONDS)
+        again = Reprocessing(
+            self._manifest, options.reprocess, self._runtime.signals, self._runtime.read_entity
+        )
+        self._exit.enter_context(again.narrowing())
         if options.entity_tags:
             # Applied once around everything: Kindling's overrides belong to the registry, not to a thread.
             tags = {entity_id: dict(values) for entity_id, values in options.entity_tags.items()}

@@ -54,7 +54,12 @@ def app_manifest(tables: Path | str) -> Manifest:
         AppRef("acme", "local", "scaffold", "recorder"),
         (
             EntitySpec(
-                "silver.orders", "orders", "delta", Location("path", f"{tables}/orders"), layer="silver"
+                "silver.orders",
+                "orders",
+                "delta",
+                Location("path", f"{tables}/orders"),
+                layer="silver",
+                merge_columns=("id",),
             ),
             EntitySpec("gold.totals", "totals", "delta", Location("path", f"{tables}/totals"), layer="gold"),
             EntitySpec("other", "other", "delta", Location("path", f"{tables}/other")),

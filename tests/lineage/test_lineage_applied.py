@@ -39,12 +39,13 @@ class App:
         self.folder = folder
         self.spark = spark
 
-    def run(self, run_id: str, version: str, *pipes: str) -> list[Any]:
+    def run(self, run_id: str, version: str, *pipes: str, **options: Any) -> list[Any]:
         project = KindlingProject(self.folder, settings={"kindling.lineage.version": version})
         engine = InProcessEngine(project, lambda: self.spark)
-        options = RunOptions(pipes={pipe: PipeOptions(full_refresh=True) for pipe in PIPES})
+        refresh = {pipe: PipeOptions(full_refresh=True) for pipe in PIPES}
+        request = RunRequest(run_id, pipes or PIPES, RunOptions(pipes=refresh, **options))
         try:
-            events = list(engine.run(RunRequest(run_id, pipes or PIPES, options)))
+            events = list(engine.run(request))
         finally:
             engine.close()
         for event in events:
@@ -154,3 +155,10 @@ def test_the_session_is_left_as_it_was(app: Any, spark: Any) -> None:
 
     assert spark.conf.get("spark.databricks.delta.commitInfo.userMetadata", None) is None
     assert entity_provider_delta.scd_change_columns is scd_change_columns
+
+
+def test_only_rows_of_a_version_are_recomputed(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGER_FACTOR", "10")
+    app.run("run-4", "4.0", "silver.clean", reprocess={"silver.clean": "1.0"})
+    found = {row["id"]: (row["amount"], stamp(row, "silver")[2]) for row in app.rows("silver.orders")}
+    assert found == {1: (100, "4.0"), 2: (25, "3.0"), 3: (300, "4.0"), 5: (1, "3.0")}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from dagster import AssetKey, DagsterInstance, Definitions
 from kindling.signaling import BlinkerSignalProvider
@@ -17,6 +18,7 @@ from kindling_dagster import KindlingProject
 from kindling_dagster.cli import main
 from kindling_dagster.errors import LineageError
 from kindling_dagster.lineage.auditor import LineageAuditor
+from kindling_dagster.lineage.reprocess import check_reprocess
 from kindling_dagster.lineage_checks import build_lineage_audit, build_lineage_checks
 
 
@@ -115,6 +117,23 @@ def test_who_wrote_a_version_of_a_table(arguments: list[str]) -> None:
     missing = invoke("find", *arguments, "--entity", "silver.orders", "--table-version", "7")
     assert missing.exit_code == 1
     assert invoke("find", *arguments, "--entity", "silver.orders").exit_code == 1
+
+
+def test_a_recomputation_is_counted_before(arguments: list[str]) -> None:
+    found = invoke("reprocess", *arguments, "--pipe", "silver.clean", "--version", "1.0")
+    assert found.exit_code == 0, found.output
+    assert "3 rows of silver.orders" in found.output
+    assert yaml.safe_load(found.output.splitlines()[-2] + "\n" + found.output.splitlines()[-1]) == {
+        "reprocess": {"silver.clean": "1.0"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("pipe", "why"), [("gold.total", "does not merge"), ("no.such", "no lineage"), ("other", "no lineage")]
+)
+def test_what_cannot_be_recomputed_is_refused(tables: Path, pipe: str, why: str) -> None:
+    with pytest.raises(LineageError, match=why):
+        check_reprocess(app_manifest(tables), {pipe: "1.0"})
 
 
 @pytest.mark.parametrize(("share", "passed"), [(0.0, False), (0.6, True)])

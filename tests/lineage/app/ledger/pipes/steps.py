@@ -1,3 +1,5 @@
+import os
+
 from kindling.data_pipes import DataPipes
 from pyspark.sql import functions as F
 
@@ -20,7 +22,8 @@ def land(raw_orders):
 
 @pipe("silver.clean", "bronze.orders", "silver.orders")
 def clean(bronze_orders):
-    return bronze_orders.filter("amount > 0")
+    factor = int(os.environ.get("LEDGER_FACTOR", "1"))
+    return bronze_orders.filter("amount > 0").withColumn("amount", F.col("amount") * factor)
 
 
 @pipe("silver.count", "bronze.orders", "silver.items")
