@@ -95,6 +95,25 @@ class VersionedExecutionContext:
         )
 
 
+def combined_lineage(layer: str) -> Column:
+    """An aggregate for rows that stem from several: the oldest lineage and the set of versions.
+
+    Returns:
+        A column of type struct: ``oldest``, the lineage with the smallest timestamp, and ``versions``, a
+        sorted list of text. Rows without lineage count for neither.
+
+    Raises:
+        LineageError: The layer has no name.
+    """
+    from pyspark.sql.functions import array_sort, col, collect_set, min_by, struct
+
+    stamp = col(lineage_column(layer))
+    return struct(
+        min_by(stamp, stamp["timestamp"]).alias("oldest"),
+        array_sort(collect_set(stamp["version"])).alias("versions"),
+    )
+
+
 def lineage_type() -> StructType:
     """Spark's type of a lineage column: ``pipe``, ``package``, ``version``, ``timestamp``, ``run_id``."""
     from pyspark.sql.types import StringType, StructField, StructType, TimestampType

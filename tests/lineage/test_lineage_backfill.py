@@ -15,7 +15,7 @@ from lineage_tables import write
 from kindling_dagster.errors import LineageError
 from kindling_dagster.lineage.audit import audit_table
 from kindling_dagster.lineage.backfill import BackfillStep, backfill_lineage
-from kindling_dagster.lineage.context import lineage_type
+from kindling_dagster.lineage.context import combined_lineage, lineage_type
 from kindling_dagster.lineage.sql import (
     find_records_by_version,
     stale_version_report,
@@ -102,6 +102,14 @@ def test_who_follows_the_table_sees_no_change(table: str, spark: Any, tmp_path: 
         spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", 1).load(table)
     )
     assert [row["_change_type"] for row in feed.collect()] == ["insert"]
+
+
+def test_rows_that_stem_from_several_keep_the_oldest_and_all_versions(spark: Any, tmp_path: Path) -> None:
+    path = str(tmp_path / "orders")
+    write(Path(path), [("p", "2.0", 5), ("p", "1.0", 1), None, ("p", "2.0", 6)])
+    rows = spark.read.format("delta").load(path)
+    [found] = rows.groupBy().agg(combined_lineage("silver").alias("of")).collect()
+    assert (found["of"]["oldest"]["version"], found["of"]["versions"]) == ("1.0", ["1.0", "2.0"])
 
 
 def test_queries_run_in_spark_as_written(table: str, spark: Any) -> None:
