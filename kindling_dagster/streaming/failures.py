@@ -217,8 +217,9 @@ def _chain(error: BaseException | str) -> Iterator[BaseException | str]:
         yield each
         if isinstance(each, str):
             return
-        # PySpark keeps the cause in `cause` (3.4+); Python in `__cause__`.
-        each = getattr(each, "cause", None) or each.__cause__
+        # Python keeps the cause in `__cause__`, PySpark 3 in `cause`. PySpark 4 has no public name for it,
+        # and without it the class of a failed query's error would not be known.
+        each = getattr(each, "cause", None) or getattr(each, "_cause", None) or each.__cause__
 
 
 def _text_of(error: BaseException | str) -> str:

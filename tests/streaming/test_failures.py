@@ -48,12 +48,12 @@ EXPECTED = {
 CASES = [(version, name) for version, cases in RECORDED.items() for name in cases]
 
 
-def as_exception(chain: list[dict[str, str]]) -> BaseException:
+def as_exception(chain: list[dict[str, str]], version: str) -> BaseException:
     """An exception like PySpark's: the same class names, texts, conditions and causes."""
     cause: BaseException | None = None
     for link in reversed(chain):
         error: Any = type(link["type"], (Exception,), {})(link["text"])
-        error.cause = cause
+        setattr(error, "cause" if version == "3.5" else "_cause", cause)
         error.getErrorClass = lambda link=link: link["condition"] or None
         error.getSqlState = lambda link=link: link["sqlstate"] or None
         cause = error
@@ -70,7 +70,7 @@ def test_everything_recorded_is_expected() -> None:
 
 @pytest.mark.parametrize(("version", "name"), CASES)
 def test_sparks_exceptions(version: str, name: str) -> None:
-    error = CLASSIFIER.stream_error(as_exception(RECORDED[version][name]["exceptions"]), 5.0)
+    error = CLASSIFIER.stream_error(as_exception(RECORDED[version][name]["exceptions"], version), 5.0)
     kind, suggestion = EXPECTED[name]
     assert (error.kind, error.at) == (kind, 5.0)
     assert suggestion in error.suggestion
