@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import importlib.util
 import os
 import pwd
 import shutil
@@ -72,20 +72,30 @@ class PostgresServer:
         subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=60)
 
 
+def missing() -> str:
+    """Why no server can be run here; empty when one can."""
+    if find_binaries() is None:
+        return "no PostgreSQL server on this machine (initdb and pg_ctl of the package postgresql)"
+    if importlib.util.find_spec("psycopg") is None:
+        return "psycopg is not installed (kindling-dagster[postgres])"
+    if os.geteuid() == 0 and (_system_user() is None or shutil.which("runuser") is None):
+        return "PostgreSQL does not run as root, and there is no user postgres with runuser"
+    return ""
+
+
+def _system_user() -> str | None:
+    return next((entry.pw_name for entry in pwd.getpwall() if entry.pw_name == "postgres"), None)
+
+
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
     """A running server, gone afterwards."""
+    if reason := missing():
+        pytest.skip(reason)
     binaries = find_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL server on this machine (initdb and pg_ctl of the package postgresql)")
-    pytest.importorskip("psycopg", reason="psycopg is not installed (kindling-dagster[postgres])")
-    user = None
-    if os.geteuid() == 0:  # the server refuses to run as root
-        user = next((entry.pw_name for entry in pwd.getpwall() if entry.pw_name == "postgres"), None)
-        if user is None or shutil.which("runuser") is None:
-            pytest.skip(f"PostgreSQL does not run as {getpass.getuser()}, and there is no user postgres")
+    assert binaries is not None
     folder = Path(tempfile.mkdtemp(prefix="kindling-pg-"))
-    server = PostgresServer(binaries, folder, user)
+    server = PostgresServer(binaries, folder, _system_user() if os.geteuid() == 0 else None)
     try:
         server.create()
         server.start()

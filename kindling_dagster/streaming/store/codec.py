@@ -25,7 +25,9 @@ def to_text(item: Any) -> str:
     Raises:
         StoreError: It holds what JSON has no word for.
     """
-    return _dump(_cut(_converter.unstructure(item)), type(item).__name__)
+    plain, name = _converter.unstructure(item), type(item).__name__
+    text = _dump(plain, name)
+    return text if len(text) <= LONGEST_TEXT else _dump(_cut(plain), name)
 
 
 def from_text(text: str, kind: type[T], row: str) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,19 +105,26 @@ def _check(commands: Sequence[Command]) -> None:
 def _known(connection: Connection, scope: Scope, ids: Sequence[str]) -> dict[str, str]:
     query = select(_command.c.id, _command.c.submission).where(_command.c.project == scope.project)
     found: dict[str, str] = {}
-    for start in range(0, len(ids), 500):  # SQLite takes a bounded number of parameters
-        rows = connection.execute(query.where(_command.c.id.in_(ids[start : start + 500])))
+    for some in _chunks(ids):
+        rows = connection.execute(query.where(_command.c.id.in_(some)))
         found.update({row.id: row.submission for row in rows})
     return found
 
 
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), 500):  # SQLite takes a bounded number of parameters
+        yield ids[start : start + 500]
+
+
 def _apply(connection: Connection, scope: Scope, commands: Sequence[Command]) -> None:
     query = select(_desired).where(_desired.c.project == scope.project)
-    wanted = {row.stream_id: _wanted(row) for row in connection.execute(query)}
+    wanted: dict[str, Wanted] = {}
+    for some in _chunks(list(dict.fromkeys(command.stream_id for command in commands))):
+        rows = connection.execute(query.where(_desired.c.stream_id.in_(some)))
+        wanted.update({row.stream_id: _wanted(row) for row in rows})
     for command in commands:
         wanted[command.stream_id] = obey(wanted.get(command.stream_id), command)
-    touched = dict.fromkeys(command.stream_id for command in commands)
-    upsert(connection, _desired, [_row(scope, wanted[stream_id]) for stream_id in touched])
+    upsert(connection, _desired, [_row(scope, each) for each in wanted.values()])
     for command in commands:
         if command.action == "revive":
             for table in (tables.dead_letter, tables.recovery):

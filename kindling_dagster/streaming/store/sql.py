@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Table, bindparam, select
@@ -60,20 +61,25 @@ def lock_project(connection: Connection, scope: Scope) -> Row[Any]:
 
 def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows; those whose primary key is there already are replaced."""
-    if not rows:
-        return
-    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-    keys = [column.name for column in table.primary_key]
-    changed = {
-        column.name: insert.excluded[column.name] for column in table.columns if column.name not in keys
-    }
-    statement = insert.on_conflict_do_update(index_elements=keys, set_=changed)
-    connection.execute(statement, [dict(row) for row in rows])
+    if rows:
+        connection.execute(_upsert(table, connection.dialect.name), [dict(row) for row in rows])
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows; those that any unique index knows already are left as they are."""
-    if not rows:
-        return
-    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-    connection.execute(insert.on_conflict_do_nothing(), [dict(row) for row in rows])
+    if rows:
+        statement = _insert(table, connection.dialect.name).on_conflict_do_nothing()
+        connection.execute(statement, [dict(row) for row in rows])
+
+
+def _insert(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
+@lru_cache
+def _upsert(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    insert = _insert(table, dialect)
+    keys = [column.name for column in table.primary_key]
+    others = [column.name for column in table.columns if column.name not in keys]
+    changed = {name: insert.excluded[name] for name in others}
+    return insert.on_conflict_do_update(index_elements=keys, set_=changed)
