@@ -79,7 +79,8 @@ def app_fingerprint(layout: AppLayout, working_dir: Path, request: Mapping[str, 
         content = path.read_bytes()
         digest.update(f"{path}\0".encode(errors="surrogatepass") + hashlib.sha256(content).digest())
         names |= _environment_read(content.decode("utf-8", errors="ignore"))
-    for name in sorted(names):
+    # The request says which environment, and a run sets the variable to it.
+    for name in sorted(names - {"KINDLING_ENV"}):
         digest.update(f"{name}={os.environ.get(name, chr(0))}\0".encode(errors="surrogatepass"))
     return digest.hexdigest()
 

@@ -74,6 +74,7 @@ def test_which_files_count(app: Path, file: str, counts: bool) -> None:
         ("KINDLING_SECRET_LAKE", True),
         ("KINDLING_KINDLING__EXECUTION__MAX_WORKERS", True),
         ("KINDLING_DAGSTER_REFRESH", False),
+        ("KINDLING_ENV", False),
         ("SOMETHING_ELSE", False),
     ],
 )
