@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from kindling.data_entities import DataEntityRegistry
+from kindling.data_entities import DataEntityRegistry, EntityPathLocator
 from kindling.data_pipes import DataPipesExecution, DataPipesRegistry, resolve_driving_entity_ids
 from kindling.injection import get_kindling_service
 from kindling.signaling import SignalProvider
@@ -17,8 +17,10 @@ from kindling.spark_session import get_or_create_spark_session
 from kindling_dagster.dag.cache import EntityCache
 from kindling_dagster.dag.cancellation import SparkCanceller, WriteGate
 from kindling_dagster.dag.orchestrator import ExecutionOrchestrator
+from kindling_dagster.dag.plan import ExecutionPlan, ExecutionPlanGenerator
 from kindling_dagster.dag.results import ExecutionResult
 from kindling_dagster.dag.strategy import ExecutionStrategy
+from kindling_dagster.delta_log import local_path, read_state
 from kindling_dagster.engines.base import RunOptions
 from kindling_dagster.errors import RunError
 from kindling_dagster.manifest import AppRef, EntitySpec, Location, Manifest, PipeSpec
@@ -95,20 +97,19 @@ def run_datapipes_dag(
     """
     pipe_ids = list(pipes)
     manifest = registered_manifest()
+    plan = ExecutionPlanGenerator(manifest, strategy).generate_plan(pipe_ids)
     layer = OptionLayer(**{**({"mode": "full_refresh"} if no_watermark else {}), **options})
     resolved = resolve_options(manifest, pipe_ids, run=layer, entity_tags=entity_tags)
     entities = get_kindling_service(DataEntityRegistry)
     tags = {entity_id: dict(values) for entity_id, values in resolved.entity_tags.items()}
     with entities.tag_overrides(tags) if tags else nullcontext():
-        result = _execute(manifest, pipe_ids, strategy, resolved)
+        result = _execute(manifest, plan, resolved)
     if raise_on_failure and not result.ok:
         raise RunError(_told(result), "The result of raise_on_failure=False has each error in full.")
     return result
 
 
-def _execute(
-    manifest: Manifest, pipe_ids: list[str], strategy: ExecutionStrategy | None, options: RunOptions
-) -> ExecutionResult:
+def _execute(manifest: Manifest, plan: ExecutionPlan, options: RunOptions) -> ExecutionResult:
     execution = get_kindling_service(DataPipesExecution)
     signals = get_kindling_service(SignalProvider)
     run_id = str(uuid.uuid4())
@@ -132,15 +133,33 @@ def _execute(
                 auto_cache=options.auto_cache,
                 level=options.cache_level,
                 max_bytes=options.cache_max_bytes,
+                size_of=_table_bytes,
                 run_id=run_id,
                 dispatcher=dispatcher,
             ),
             run_id=run_id,
             dispatcher=dispatcher,
-        ).execute(pipe_ids, strategy)
+        ).execute_plan(plan)
     finally:
         gate.close()
         dispatcher.shutdown(SIGNAL_SECONDS)
+
+
+def _table_bytes(entity_id: str) -> int | None:
+    """Bytes of a Delta entity's table on a local path, from its log; None where that does not tell."""
+    entity = get_kindling_service(DataEntityRegistry).get_entity_definition(entity_id)
+    tags = (entity.tags or {}) if entity is not None else {}
+    default = get_kindling_service(ConfigService).get("kindling.delta.access_mode", None)
+    mode = str(tags.get("provider.access_mode") or default or "catalog").lower()
+    in_storage = mode != "catalog" or bool(tags.get("provider.path"))
+    if entity is None or tags.get("provider_type", "delta") != "delta" or not in_storage:
+        return None
+    path = str(get_kindling_service(EntityPathLocator).get_table_path(entity))
+    try:
+        state = read_state(path) if local_path(path) is not None else None
+    except Exception:  # only an estimate: the read itself will say what is wrong with the table
+        return None
+    return state.bytes if state else None
 
 
 def _told(result: ExecutionResult) -> str:
