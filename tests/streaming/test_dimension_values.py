@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Iterator
 from datetime import date, datetime, timezone
 from decimal import Decimal
@@ -102,6 +104,64 @@ def test_rows_without_any_count_in_the_log(tmp_path: Path) -> None:
     commit.write_text(text[:start] + '"stats":null' + text[text.index('}"', start) + 2 :])
     assert DeltaTable(str(tmp_path)).get_add_actions().num_rows == 1
     assert Snapshot(str(tmp_path)).rows() == 3
+
+
+Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+
+
+def deletion_vector(rows: list[int]) -> dict[str, Any]:
+    """A deletion vector as a commit holds it: a 64-bit roaring bitmap of one array container, in Z85."""
+    array = struct.pack("<IIHHI", 12346, 1, 0, len(rows) - 1, 16) + struct.pack(f"<{len(rows)}H", *rows)
+    data = struct.pack("<IQI", 1681511377, 1, 0) + array
+    text = ""
+    for start in range(0, len(data), 4):
+        value = int.from_bytes(data[start : start + 4].ljust(4, b"\0"), "big")
+        text += "".join(Z85[value // 85**power % 85] for power in (4, 3, 2, 1, 0))
+    return {"storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(data), "cardinality": len(rows)}
+
+
+def test_rows_that_deletion_vectors_mark_do_not_count(tmp_path: Path) -> None:
+    """As Spark deletes, and delta-rs does not."""
+    write_deltalake(str(tmp_path), pa.table({"v": [1, 2, 3], "at": [at(1), at(2), at(3)]}))
+    log = tmp_path / "_delta_log"
+    actions = map(json.loads, (log / f"{0:020d}.json").read_text().splitlines())
+    (added,) = (action["add"] for action in actions if "add" in action)
+    feature = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
+    commit = [
+        {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **feature}},
+        {"remove": {"path": added["path"], "dataChange": True, "deletionTimestamp": 1}},
+        {"add": {**added, "deletionVector": deletion_vector([2])}},
+    ]
+    (log / f"{1:020d}.json").write_text("\n".join(map(json.dumps, commit)))
+    before, after = Snapshot(str(tmp_path), 0), Snapshot(str(tmp_path))
+    assert (before.rows(), before.maximum("v"), before.maximum("at")) == (3, "3", at(3).isoformat())
+    assert (after.rows(), after.maximum("v"), after.maximum("at")) == (2, "2", at(2).isoformat())
+    assert after.digest().rows == 2
+    assert after.digest() != before.digest()
+
+
+def test_statistics_of_a_column_that_was_renamed_are_not_those_of_its_name(tmp_path: Path) -> None:
+    """With column mapping, as Spark renames: the new ``v`` has no data, the old one is ``w`` now."""
+    write_deltalake(str(tmp_path), pa.table({"v": [1, 2, 3]}))
+    log = tmp_path / "_delta_log"
+    actions = map(json.loads, (log / f"{0:020d}.json").read_text().splitlines())
+    (metadata,) = (action["metaData"] for action in actions if "metaData" in action)
+    fields = [
+        {
+            "name": name,
+            "type": "long",
+            "nullable": True,
+            "metadata": {"delta.columnMapping.id": number, "delta.columnMapping.physicalName": physical},
+        }
+        for number, (name, physical) in enumerate([("w", "v"), ("v", "col-2")], 1)
+    ]
+    metadata["schemaString"] = json.dumps({"type": "struct", "fields": fields})
+    metadata["configuration"] = {"delta.columnMapping.mode": "name", "delta.columnMapping.maxColumnId": "2"}
+    commit = [{"protocol": {"minReaderVersion": 2, "minWriterVersion": 5}}, {"metaData": metadata}]
+    (log / f"{1:020d}.json").write_text("\n".join(map(json.dumps, commit)))
+    snapshot = Snapshot(str(tmp_path))
+    assert (snapshot.maximum("v"), snapshot.maximum("w"), snapshot.rows()) == (None, "3", 3)
+    assert snapshot.schema == ("w: long", "v: long")
 
 
 @pytest.mark.parametrize("ask", ["maximum", "digest"])

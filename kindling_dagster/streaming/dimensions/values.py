@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kindling_dagster.delta_log import local_path
@@ -56,20 +57,22 @@ class Snapshot:
         return schema_columns(self.fields)
 
     def rows(self) -> int:
-        """How many rows the table has: from the log, or by counting where a file carries no statistics."""
+        """How many rows the table has: from the log, or by counting where it cannot tell.
+
+        It cannot where a file carries no statistics, and where deletion vectors may mark rows as deleted.
+        """
         actions = self._actions()
         counts = actions.column("num_records").to_pylist() if "num_records" in actions.column_names else []
-        if len(counts) == actions.num_rows and None not in counts:
-            deleted = self._deleted(actions)
-            if deleted is not None:
-                return int(sum(counts)) - deleted
+        if len(counts) == actions.num_rows and None not in counts and not self._rows_may_be_marked:
+            return int(sum(counts))
         return sum(batch.num_rows for batch in self.scan(self._narrowest()))
 
     def maximum(self, column: str) -> str | None:
         """The largest value of a column as text; None when it has none. NaN does not count.
 
         From the files' statistics where they are exact; else the column is read, of a timestamp only from
-        the files that may hold the maximum.
+        the files that may hold the maximum. With deletion vectors or mapped columns statistics are of no use:
+        the row that has the maximum may be marked as deleted, the name may be another column's.
 
         Raises:
             ColumnError: There is no such column.
@@ -78,11 +81,12 @@ class Snapshot:
         actions = self._actions()
         if not actions.num_rows:
             return None
-        largest = self._statistics(actions, column)
-        if largest is not None and kind in _EXACT and self._deleted(actions) == 0:
+        unusable = self._rows_may_be_marked or self._columns_are_mapped
+        largest = None if unusable else self._statistics(actions, column)
+        if largest is not None and kind in _EXACT:
             return _text(max(largest)) if largest else None
         predicate = None
-        if largest and kind == "timestamp" and self._deleted(actions) == 0:
+        if largest and kind == "timestamp":
             # Statistics are cut to milliseconds, so a file that holds the maximum has the largest of them.
             top = max(largest)
             assert isinstance(top, datetime)
@@ -156,19 +160,15 @@ class Snapshot:
                 return None
         return found
 
-    def _deleted(self, actions: Any) -> int | None:
-        """Rows marked as deleted by deletion vectors; None where the log does not tell how many."""
-        vectors = [name for name in actions.column_names if "deletion" in name.lower()]
-        if not vectors:
-            return 0
-        counted = [name for name in vectors if name.lower().replace("_", "").endswith("cardinality")]
-        if counted:
-            return sum(value or 0 for name in counted for value in actions.column(name).to_pylist())
-        return (
-            None
-            if any(value is not None for name in vectors for value in actions.column(name).to_pylist())
-            else 0
-        )
+    @cached_property
+    def _rows_may_be_marked(self) -> bool:
+        """Whether deletion vectors may hide rows: the add actions that delta-rs gives do not tell of them."""
+        return "deletionVectors" in (self._table.protocol().reader_features or ())
+
+    @property
+    def _columns_are_mapped(self) -> bool:
+        """Whether statistics go by other names than columns do: one's may be another's after a rename."""
+        return str(self._table.metadata().configuration.get("delta.columnMapping.mode") or "none") != "none"
 
     def _type_of(self, column: str) -> str:
         self._existing([column])
