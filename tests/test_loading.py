@@ -100,7 +100,11 @@ def test_an_app_of_a_thousand_pipes_starts_none(sandbox: Sandbox, tmp_path: Path
 
 def test_the_command_line_starts_none(sandbox: Sandbox, tmp_path: Path) -> None:
     app = small_app(tmp_path, {"entities/e.py": ENTITY, "pipes/a.py": PIPE})
-    commands = (["check", app], ["manifest", app], ["plan", app], ["signals", "list"])
+    store = f"sqlite:///{tmp_path / 'streams.db'}"
+    commands = (
+        *(["check", app], ["manifest", app], ["plan", app], ["signals", "list"]),
+        *(["streams", name, app, "--store", store] for name in ("status", "history", "dead-letters")),
+    )
     program = "from click.testing import CliRunner\nfrom kindling_dagster.cli import main\n"
     for command in commands:
         program += (

@@ -55,6 +55,18 @@ def test_a_first_start_says_how_far_it_is_and_becomes_dagster(
     assert feed.landed_days(root / "demo") == 2
 
 
+@pytest.mark.parametrize(("arguments", "live"), [([], False), (["--live"], True)])
+def test_live_tells_the_definitions(
+    root: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], live: bool
+) -> None:
+    monkeypatch.delenv("KINDLING_DEMO_LIVE", raising=False)
+    calls = _started(monkeypatch)
+    launcher.run(["--days", "1", *arguments])
+    [(command, environment, _)] = calls
+    assert (environment.get("KINDLING_DEMO_LIVE") == "1") is live
+    assert "--live" not in command
+
+
 def test_a_second_start_leaves_everything_as_it_is(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
