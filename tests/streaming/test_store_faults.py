@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import Connection
 from store_fixtures import a_command, a_host
 
 from kindling_dagster.streaming.model import HistoryEntry, Lease, StreamingQueryState, StreamStatus
@@ -235,30 +236,26 @@ def test_a_disk_that_is_full_from_the_start(small_disk: Path) -> None:
     open_store(path).close()
 
 
-KILLED_WRITER = """
-import sys, time
-from sqlalchemy import text
-from kindling_dagster.streaming.store import StreamStore, default_store_url
-store = StreamStore.open(default_store_url(sys.argv[1]), "p")
-def work(connection):
-    connection.execute(text("UPDATE kindling_stream_project SET token = 99"))
-    connection.execute(text("DELETE FROM kindling_stream_desired"))
-    print("written", flush=True)
-    time.sleep(600)
-store._database.write(work)
-"""
+def write_and_wait(path: Path, written: Event) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute(text("UPDATE kindling_stream_project SET token = 99"))
+        connection.execute(text("DELETE FROM kindling_stream_desired"))
+        written.set()
+        time.sleep(600)
+
+    open_store(path)._database.write(work)
 
 
 def test_a_writer_killed_in_mid_transaction_leaves_nothing(store: StreamStore, path: Path) -> None:
     store.submit([a_command("start")])
-    with subprocess.Popen(
-        [sys.executable, "-c", KILLED_WRITER, str(path.parent)], stdout=subprocess.PIPE, text=True
-    ) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "written\n"
-        assert set(store.desired()) == {"orders"}
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
+    fork = multiprocessing.get_context("fork")
+    written = fork.Event()
+    writer = fork.Process(target=write_and_wait, args=(path, written), daemon=True)
+    writer.start()
+    assert written.wait(60)
+    assert set(store.desired()) == {"orders"}
+    writer.kill()
+    writer.join()
     assert acquire(store).token == 1
     assert set(store.desired()) == {"orders"}
 

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from postgres_server import PASSWORD, PostgresServer
 from store_fixtures import a_command
@@ -45,6 +45,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     assert redact(url) == shown
 
 
+@settings(max_examples=30)
 @given(st.text(min_size=6).filter(lambda text: not set(text) & set(" ")))
 def test_no_password_survives(password: str) -> None:
     assert redact(f"postgresql://user:{password}@host/db") == "postgresql://user:***@host/db"

@@ -6,7 +6,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -29,7 +28,7 @@ from kindling_dagster.streaming.store import commands as actions
 from kindling_dagster.streaming.store import documents, leases, reports, tables
 from kindling_dagster.streaming.store.database import Database
 from kindling_dagster.streaming.store.errors import StoreError
-from kindling_dagster.streaming.store.location import redact
+from kindling_dagster.streaming.store.location import redact, sqlite_path
 from kindling_dagster.streaming.store.migrations import ensure, known_id, migrate
 from kindling_dagster.streaming.store.postgres import PostgresDatabase
 from kindling_dagster.streaming.store.sql import Scope
@@ -264,15 +263,14 @@ def connect_database(url: str, wait: float, clock: Callable[[], float]) -> Datab
     Raises:
         StoreError: It is no URL, or of a database that is not supported.
     """
+    if path := sqlite_path(url):
+        return SqliteDatabase(path, wait, clock)
     try:
         parsed = make_url(url)
-        kind = parsed.get_backend_name()
+        if parsed.get_backend_name() in ("postgresql", "postgres"):
+            return PostgresDatabase(parsed.set(drivername="postgresql+psycopg"), wait, clock)
     except (SQLAlchemyError, ValueError):
-        parsed, kind = None, ""
-    if parsed is not None and kind == "sqlite" and parsed.database and parsed.database != ":memory:":
-        return SqliteDatabase(Path(parsed.database).absolute(), wait, clock)
-    if parsed is not None and kind in ("postgresql", "postgres"):
-        return PostgresDatabase(parsed.set(drivername="postgresql+psycopg"), wait, clock)
+        pass  # said below, without the driver's words: they quote the URL with its password
     raise StoreError(
         f"{redact(url)!r} is no place for a stream store.",
         "Use sqlite:////absolute/path.db or postgresql://user:password@host/database.",
