@@ -95,13 +95,12 @@ class StreamView:
         """
         if not self.current or self.status is None or self.desired is None:
             return False
-        seen = self.status.metrics.last_event_at or self.status.metrics.last_progress_at or 0.0
+        metrics = self.status.metrics
         if self.status.state is StreamingQueryState.STOPPED:
-            return seen > self.desired.at
-        if self.status.state is not StreamingQueryState.RUNNING:
-            return False
-        alive = self.status.health in (StreamHealth.HEALTHY, StreamHealth.IDLE)
-        return alive or seen >= (self.status.started_at or 0.0)
+            return (metrics.last_event_at or metrics.last_progress_at or 0.0) > self.desired.at
+        # A query that has just started has neither; one that Spark says is idle has a rate of 0.
+        heard = metrics.batch_id is not None or metrics.input_rows_per_second is not None
+        return self.status.state is StreamingQueryState.RUNNING and heard
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -159,7 +158,7 @@ def _reported(status: StreamStatus) -> Verdict:
         case StreamHealth.UNHEALTHY:
             return Verdict(False, f"It is unhealthy{why}", "warning")
         case StreamHealth.IDLE:
-            return Verdict(True, f"It runs, and there is nothing to read{why}")
+            return Verdict(True, f"It runs{why or ', and there is nothing to read.'}")
         case StreamHealth.UNKNOWN:
             return Verdict(True, "It runs; its health is not known yet.")
     return Verdict(True, f"It runs{why}")

@@ -42,8 +42,8 @@ query ($key: AssetKeyInput!) {
     assetObservations(limit: 50) { runId description metadataEntries { label } }
     assetMaterializations(limit: 50) { runId metadataEntries { label ... on IntMetadataEntry { intValue } } }
   } }
-  assetChecksOrError(assetKey: $key) { ... on AssetChecks { checks {
-    name executionForLatestMaterialization { evaluation { success } } } } }
+  assetNodeOrError(assetKey: $key) { ... on AssetNode { assetChecksOrError { ... on AssetChecks { checks {
+    name executionForLatestMaterialization { evaluation { success } } } } } } }
 }"""
 
 
@@ -137,17 +137,16 @@ def test_materializing_launches_a_host_and_waits_for_the_streams(streams: Stream
 def test_the_asset_shows_its_stream(streams: Streams) -> None:
     def told() -> dict[str, Any] | None:
         found = shown(streams, "silver/live")
-        checks = found["assetChecksOrError"]["checks"]
+        checks = found["assetNodeOrError"]["assetChecksOrError"]["checks"]
         health = [check["executionForLatestMaterialization"] for check in checks]
         observed = found["assetOrError"]["assetObservations"]
         return found if observed and all(health) and health and beats(found) else None
 
     found = wait_for("observation, heartbeat and check", told, 60)
     assert sum(beats(found)) == 100
-    assert [check["name"] for check in found["assetChecksOrError"]["checks"]] == ["stream_health"]
-    assert found["assetChecksOrError"]["checks"][0]["executionForLatestMaterialization"]["evaluation"][
-        "success"
-    ]
+    [check] = found["assetNodeOrError"]["assetChecksOrError"]["checks"]
+    assert check["name"] == "stream_health"
+    assert check["executionForLatestMaterialization"]["evaluation"]["success"]
     labels = {
         entry["label"]
         for event in found["assetOrError"]["assetObservations"]

@@ -33,7 +33,7 @@ UP = StreamStatus(
     health=StreamHealth.HEALTHY,
     generation=2,
     started_at=800,
-    metrics=StreamMetrics(last_progress_at=990, last_event_at=995),
+    metrics=StreamMetrics(batch_id=3, last_progress_at=990, last_event_at=995),
     updated_at=998,
 )
 
@@ -70,12 +70,26 @@ def view(desired: Desired | None = WANTED, status: StreamStatus | None = UP, **m
             id="nothing to read",
         ),
         pytest.param(
-            view(status=replace(UP, health=StreamHealth.UNKNOWN, metrics=StreamMetrics())),
+            view(
+                status=replace(
+                    UP,
+                    health=StreamHealth.IDLE,
+                    metrics=StreamMetrics(input_rows_per_second=0.0, last_event_at=995),
+                )
+            ),
+            "running",
+            True,
+            True,
+            "",
+            id="idle since its start",
+        ),
+        pytest.param(
+            view(status=replace(UP, health=StreamHealth.IDLE, metrics=StreamMetrics(last_event_at=801))),
             "running",
             False,
             True,
             "",
-            id="no sign of life yet",
+            id="started, no batch yet",
         ),
         pytest.param(
             view(status=replace(UP, health=StreamHealth.STALLED)),
