@@ -72,6 +72,7 @@ class StreamStarter:
         root = self._checkpoint_root(stream_id, config)
         path = f"{root}/{stream_id}"
         self._check_checkpoint(stream_id, path)
+        self._ensure_sources(stream_id)
         options = {**config.options, "base_checkpoint_path": root, **_query_options(stream_id, config)}
         starter = _with_wrapped_providers(
             get_kindling_service(PipeStreamStarter), stream_id, options, self._fence
@@ -79,6 +80,24 @@ class StreamStarter:
         query = starter.start_pipe_stream(stream_id, options)
         checkpoints.remember(self._store, stream_id, str(query.id), path)
         return query
+
+    def _ensure_sources(self, stream_id: str) -> None:
+        """Make the empty tables that the stream follows and another pipe writes, where their schema is declared.
+
+        Consumers start before producers, so at the very first start nobody has made them.
+        """
+        from kindling.entity_provider import can_ensure_destination
+
+        manifest = self._runtime.project.manifest
+        pipe = manifest.pipes_by_id[stream_id]
+        written = {other.output_entity_id for other in manifest.pipes if other.id != stream_id}
+        for entity_id in pipe.driving_entity_ids:
+            if entity_id not in written or entity_id == pipe.output_entity_id:
+                continue
+            entity = self._runtime.entities.get_entity_definition(entity_id)
+            provider = self._runtime.providers.get_provider_for_entity(entity)
+            if entity.schema and can_ensure_destination(provider):
+                provider.ensure_destination(entity)
 
     def _checkpoint_root(self, stream_id: str, config: StreamingQueryConfig) -> str:
         root = config.checkpoint_root or self._runtime.config.get(_CHECKPOINT_SETTING)

@@ -112,11 +112,11 @@ def test_name_trigger_and_pool_reach_the_sink(starter: StreamStarter, stream_id:
     query.stop()
 
 
-def test_rows_arrive_once_and_joined(starter: StreamStarter, app: Path) -> None:
-    clean = starter.start("clean", StreamingQueryConfig())
-    clean.processAllAvailable()
+def test_consumer_starts_before_its_producer_has_made_the_table(starter: StreamStarter, app: Path) -> None:
     priced = starter.start("priced", StreamingQueryConfig())
-    priced.processAllAvailable()
+    clean = starter.start("clean", StreamingQueryConfig())
+    for query in (clean, priced):
+        query.processAllAvailable()
     assert rows(app, "gold/priced", "id", "value") == [(1, 30), (2, 100)]
 
 
