@@ -54,7 +54,8 @@ def build_kindling_definitions(
         exclude: The same, for what to leave out.
         translator: Decides keys, groups, kinds and so on.
         resource: Spark's settings and execution options; the defaults when left out.
-        resource_key: Key under which the resource is defined.
+        resource_key: Key under which the resource is defined; another one for each app of a code location.
+            The streams' resource is defined under the same with ``_streams``.
         streams: Add what ``build_kindling_stream_definitions`` gives, when the app declares streams.
         streams_resource: Where the streams' store is; the default store when left out.
         supervisor: How stream hosts are launched, and what a change of the code does.
@@ -84,7 +85,7 @@ def build_kindling_definitions(
     if not streaming:
         return batch
     return Definitions.merge(
-        batch, _streams(assets, resource_key, STREAMS_RESOURCE, streams_resource, supervisor, None)
+        batch, _streams(assets, resource_key, f"{resource_key}_streams", streams_resource, supervisor, None)
     )
 
 
