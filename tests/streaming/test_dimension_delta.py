@@ -340,6 +340,17 @@ class TestCleanedLog:
         commit(table, 2, {"remove": {"path": "gone.parquet", "dataChange": True, "deletionTimestamp": 1}})
         assert look(dimension(table), found.fingerprint).change == "data"
 
+    def test_only_a_checkpoint_was_left_and_the_table_was_created_anew(self, table: Path) -> None:
+        append(table)
+        self.clean(table, 2)
+        seen = look(dimension(table))
+        shutil.rmtree(table)
+        write_deltalake(str(table), ROWS)
+        for number in range(3):
+            append(table, number)
+        found = look(dimension(table), seen.fingerprint)
+        assert (found.change, found.reason) == ("replaced", "the table was created anew")
+
 
 class TestStoredFingerprint:
     """What was stored may be anything."""

@@ -144,15 +144,14 @@ class _Look:
             if self.snapshot.table != previous.table:
                 return "the table was created anew"
             return f"its log went back from version {previous.version} to {self.latest}"
-        if previous.version in self.versions.commits:
-            mark = mark_of(self.log, previous.version)
-            if mark.digest == previous.commit.digest or not previous.commit.digest:
+        seen = previous.commit.digest
+        if previous.version in self.versions.commits and seen:
+            if mark_of(self.log, previous.version).digest == seen:
                 return ""
-            if self.snapshot.table != previous.table:
-                return "the table was created anew"
-            return f"its log was rewritten: version {previous.version} is another commit now"
-        # The commit was cleaned up, as old ones are; a checkpoint has taken its place.
-        return "the table was created anew" if self.snapshot.table != previous.table else ""
+            if self.snapshot.table == previous.table:
+                return f"its log was rewritten: version {previous.version} is another commit now"
+        # Else the commit was cleaned up, as old ones are, and a checkpoint has taken its place.
+        return "" if self.snapshot.table == previous.table else "the table was created anew"
 
     def _by_commits(self, previous: Fingerprint, commits: Sequence[Commit]) -> DimensionLook:
         schema = previous.schema

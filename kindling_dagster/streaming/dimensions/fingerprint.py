@@ -83,6 +83,14 @@ def method_text(dimension: Dimension) -> str:
     return text
 
 
+def session_key(entity_id: str) -> str:
+    """The key under which a host keeps the fingerprint it made in its session.
+
+    The entity's own id is for the fingerprint that was last acted on: two keys, so that no change between is lost.
+    """
+    return f"{entity_id}@session"
+
+
 def schema_columns(fields: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """The columns of Spark's JSON fields; comments and other metadata left out."""
     return tuple(

@@ -18,7 +18,7 @@ def fingerprint_in_session(dimension: Dimension, frame: DataFrame) -> str:
     """The fingerprint of a dimension by reading its rows with Spark: one job that reads it as a whole.
 
     Whatever the method, contents decide, in the chosen columns or in all: what can't be read without Spark
-    has no log to ask. Write the text to the store under the entity's id, and see with ``compare`` what changed.
+    has no log to ask. Write the text to the store under ``session_key``, and see with ``compare`` what changed.
 
     Args:
         dimension: The dimension, such as one whose look has the problem ``needs_spark``.
