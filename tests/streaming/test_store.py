@@ -9,7 +9,6 @@ import pytest
 from store_fixtures import ERROR, a_command, a_host
 
 from kindling_dagster.streaming.model import (
-    Command,
     DeadLetter,
     Desired,
     HistoryEntry,
@@ -23,12 +22,10 @@ from kindling_dagster.streaming.model import (
 from kindling_dagster.streaming.store import (
     ConflictError,
     LeaseLost,
-    StoreCorrupted,
     StoreError,
     StreamStore,
 )
 from kindling_dagster.streaming.store import commands as commands_module
-from kindling_dagster.streaming.store.codec import LARGEST_DOCUMENT, LONGEST_TEXT, from_text, to_text
 from kindling_dagster.streaming.store.documents import LAUNCHES_KEPT
 from kindling_dagster.streaming.store.reports import HISTORY_KEPT
 
@@ -226,14 +223,6 @@ def test_counting_up_by_documents_loses_nothing(store: StreamStore) -> None:
     assert store.document("count", "all") == (40, 40)
 
 
-def test_documents_are_small_json(store: StreamStore) -> None:
-    with pytest.raises(StoreError, match="kind/key holds what JSON cannot"):
-        store.put_document("kind", "key", {"a": object()}, 0)
-    with pytest.raises(StoreError, match="kind/key has 1,000,002 characters"):
-        store.put_document("kind", "key", "x" * LARGEST_DOCUMENT, 0)
-    assert store.document("kind", "key") == (None, 0)
-
-
 def test_fingerprints(store: StreamStore) -> None:
     assert store.fingerprints() == {}
     store.put_fingerprint("dim.carriers", "1")
@@ -254,41 +243,6 @@ def test_launches_are_newest_first_and_bounded(store: StreamStore) -> None:
     assert len(store.launches(1_000)) == LAUNCHES_KEPT
 
 
-@pytest.mark.parametrize(
-    "text", ["plain", "ünï¢ødé 🎏", "NUL \x00", "half \ud83c", "'; DROP TABLE x; --", ""]
-)
-def test_any_text_can_be_reported(store: StreamStore, text: str) -> None:
-    lease = store.acquire_lease(a_host(detail=text), 30)
-    assert lease is not None
-    store.submit([a_command("start", reason=text, by=text)])
-    store.report(
-        lease, [replace(STATUS, health_reason=text)], history=[HistoryEntry("orders", "x", 1.0, text)]
-    )
-    assert store.desired()["orders"].reason == text
-    assert store.statuses()["orders"].health_reason == text
-    assert store.history()[0].detail == text
-    host = store.host()
-    assert host is not None
-    assert host.detail == text
-
-
-def test_long_texts_are_cut(store: StreamStore) -> None:
-    lease = store.acquire_lease(a_host(), 30)
-    assert lease is not None
-    store.report(lease, [replace(STATUS, last_error=replace(ERROR, message="x" * (LONGEST_TEXT + 7)))])
-    error = store.statuses()["orders"].last_error
-    assert error is not None
-    assert error.message == "x" * LONGEST_TEXT + "… (7 more characters)"
-
-
-def test_a_report_that_is_no_json_is_refused_whole(store: StreamStore) -> None:
-    lease = store.acquire_lease(a_host(), 30)
-    assert lease is not None
-    with pytest.raises(StoreError, match="HistoryEntry holds what JSON cannot"):
-        store.report(lease, [STATUS], history=[HistoryEntry("orders", "x", 1.0, data={"a": object()})])
-    assert store.statuses() == {}
-
-
 def test_many_commands_and_statuses_at_once(store: StreamStore) -> None:
     ids = [f"stream-{n:04}" for n in range(1_200)]
     assert len(store.submit([a_command("start", id_) for id_ in ids])) == 1_200
@@ -296,19 +250,6 @@ def test_many_commands_and_statuses_at_once(store: StreamStore) -> None:
     assert lease is not None
     store.report(lease, [replace(STATUS, stream_id=id_) for id_ in ids])
     assert list(store.desired()) == list(store.statuses()) == ids
-
-
-def test_fields_of_a_newer_version_are_passed_over() -> None:
-    text = to_text(Command("1", "start", "orders")).replace("{", '{"priority":9,', 1)
-    assert from_text(text, Command, "row") == Command("1", "start", "orders")
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"stream_id":"a","state":"dancing"}', '{"state":"running"}']
-)
-def test_a_row_that_cannot_be_read_is_named(text: str) -> None:
-    with pytest.raises(StoreCorrupted, match="The store's status of a cannot be read as StreamStatus"):
-        from_text(text, StreamStatus, "status of a")
 
 
 def test_a_lease_that_was_given_back_writes_nothing(store: StreamStore) -> None:
