@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich import box
@@ -28,11 +28,11 @@ from rich.text import Text
 from kindling_dagster.cli_app import app_options
 from kindling_dagster.errors import ProjectError
 from kindling_dagster.project import KindlingProject
-from kindling_dagster.streaming.client import StreamsClient
-from kindling_dagster.streaming.identity import store_project, store_url
-from kindling_dagster.streaming.store import StoreUnavailable, StreamStore, redact
-from kindling_dagster.streaming.store.location import STORE_URL_VARIABLE
 from kindling_dagster.streaming.views import Snapshot, StreamView
+
+if TYPE_CHECKING:
+    # At run time where it is needed: SQLAlchemy takes half a second that other commands can do without.
+    from kindling_dagster.streaming.client import StreamsClient
 
 HOME_VARIABLE = "DAGSTER_HOME"
 _PIPE_WIDTH = 200
@@ -53,6 +53,9 @@ def locate_store(stated: str | None) -> str:
     Raises:
         ProjectError: None of these says where it is.
     """
+    from kindling_dagster.streaming.identity import store_url
+    from kindling_dagster.streaming.store.location import STORE_URL_VARIABLE
+
     given = store_url(stated or _from_env_file(STORE_URL_VARIABLE), None)
     if given is not None:
         return given
@@ -88,6 +91,10 @@ def _from_env_file(name: str) -> str | None:
 @contextlib.contextmanager
 def open_client(project: KindlingProject, stated: str | None) -> Iterator[StreamsClient]:
     """The app's streams, in the name of whoever is at the keyboard."""
+    from kindling_dagster.streaming.client import StreamsClient
+    from kindling_dagster.streaming.identity import store_project
+    from kindling_dagster.streaming.store import StreamStore
+
     with StreamStore.open(locate_store(stated), store_project(project)) as store:
         yield StreamsClient(store, project.manifest, by=f"{getpass.getuser()}@{socket.gethostname()}")
 
@@ -95,10 +102,7 @@ def open_client(project: KindlingProject, stated: str | None) -> Iterator[Stream
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _store = click.option(
-    "--store",
-    "stated",
-    metavar="URL",
-    help=f"The streams' store; else {STORE_URL_VARIABLE} or {HOME_VARIABLE}.",
+    "--store", "stated", metavar="URL", help="The streams' store; by default where Dagster keeps it."
 )
 _form = click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
@@ -264,6 +268,7 @@ def _host(project: KindlingProject, url: str) -> None:
     from kindling_dagster.engines.thread import SparkThread
     from kindling_dagster.spark import build_session
     from kindling_dagster.streaming.host import run_host
+    from kindling_dagster.streaming.store import redact
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -285,6 +290,8 @@ def _host(project: KindlingProject, url: str) -> None:
 
 
 def _watch(client: StreamsClient, interval: float) -> None:
+    from kindling_dagster.streaming.store import StoreUnavailable
+
     # Ctrl-C is how one leaves.
     with (
         contextlib.suppress(KeyboardInterrupt),
