@@ -93,7 +93,7 @@ class FailureFacts:
             telling = [name for name in names if name not in _WRAPPERS]
             if telling:
                 return telling[-1]
-        return self.named[0] if self.named else "Error"
+        return self.named[-1] if self.named else "Error"
 
 
 def facts_of(error: BaseException | str, error_class: str = "") -> FailureFacts:

@@ -275,3 +275,18 @@ def test_only_adds_columns(read: list[str], found: list[str], adds: bool) -> Non
     text = f"streaming source schema: {schema(*read)}\n\ndata file schema: {schema(*found)}\n\nPlease try restarting"
     assert only_adds_columns(text) is adds
     assert not only_adds_columns("something else")
+
+
+def test_of_wrappers_alone_the_innermost_is_told() -> None:
+    """What raise_error in a merged stream gives in Spark 3.5: only its innermost part says anything."""
+    text = (
+        "py4j.Py4JException: An exception was raised by the Python Proxy. Return Message: Traceback:\n"
+        '  File "/x/pyspark/sql/utils.py", line 120, in call\n    raise e\n'
+        "py4j.protocol.Py4JJavaError: An error occurred while calling o305.execute.\n"
+        ": org.apache.spark.SparkException: Job aborted due to stage failure: Lost task 0.0 in stage 12.0 "
+        "(TID 12): java.lang.RuntimeException: a price below zero\n\tat org.apache.spark.sql.A.b(A.java:1)\n"
+        "Driver stacktrace:\n\tat org.apache.spark.B.c(B.scala:2)\n"
+        "Caused by: java.lang.RuntimeException: a price below zero\n\tat org.apache.spark.sql.A.b(A.java:1)\n"
+    )
+    error = CLASSIFIER.stream_error(text, 0.0)
+    assert (error.type, error.message) == ("RuntimeException", "a price below zero")
