@@ -58,7 +58,8 @@ def build_kindling_streaming_assets(
 
     To materialize one asks that its streams run, waits until each has ended a batch or found nothing to
     read, and gives what is known of it. The supervisor sensor sees to it that a host runs them. Nothing
-    happens to a stream that runs already. An entity that batch pipes write too is theirs.
+    happens to a stream that runs already; one that has read what was there and ended (trigger ``availableNow``)
+    does so again. An entity that batch pipes write too is theirs.
 
     Args:
         project: The app.
@@ -159,11 +160,7 @@ class _Start:
         Raises:
             Failure: Some stream cannot start, or none of its hosts came in time.
         """
-        streams = [stream_id for ids in self.assets.values() for stream_id in ids]
-        reason = f"materialized by run {self.context.run_id}"
-        # The run's id makes a retried step the same request: it does not start what was stopped in between.
-        self.client.start(streams, reason=reason, request=self.context.run_id)
-        self.context.log.info(f"Asked to run: {', '.join(streams)}.")
+        self._ask([stream_id for ids in self.assets.values() for stream_id in ids])
         left = dict(self.assets)
         deadline = time.monotonic() + self.limit
         pause = threading.Event()
@@ -186,6 +183,19 @@ class _Start:
             pause.wait(_POLL_SECONDS)
         if self.failed:
             raise self._failure()
+
+    def _ask(self, streams: Sequence[str]) -> None:
+        snapshot = self.client.snapshot()
+        # Of trigger availableNow: to be materialized again means to read what has come since.
+        again = [stream_id for stream_id in streams if snapshot.view(stream_id).ended]
+        others = [stream_id for stream_id in streams if stream_id not in again]
+        reason = f"materialized by run {self.context.run_id}"
+        # The run's id makes a retried step the same request: it does not start what was stopped in between.
+        if others:
+            self.client.start(others, reason=reason, request=self.context.run_id)
+        if again:
+            self.client.restart(again, reason=reason, request=self.context.run_id)
+        self.context.log.info(f"Asked to run: {', '.join(streams)}.")
 
     def _settle(self, views: Sequence[StreamView]) -> bool | None:
         """Whether the streams of an asset all run; None while that is not known yet."""

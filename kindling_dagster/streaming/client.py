@@ -64,7 +64,8 @@ class StreamsClient:
             return self.streams
         found: set[str] = set()
         for name in wanted:
-            matches = [id_ for id_ in self.streams if self._means(name, id_)]
+            exact = [name] if name in self.streams else []
+            matches = exact or [id_ for id_ in self.streams if self._means(name, id_)]
             if not matches:
                 raise SelectionError(
                     f"No stream of {self.manifest.app.name} is {name!r}.", self._close_to(name)

@@ -88,6 +88,16 @@ class StreamView:
         return self.status.state.value
 
     @property
+    def ended(self) -> bool:
+        """Whether it is wanted and its query has ended by itself: it was to read what is there, and has."""
+        return (
+            self.wanted
+            and self.current
+            and self.status is not None
+            and self.status.state is StreamingQueryState.STOPPED
+        )
+
+    @property
     def progressed(self) -> bool:
         """Whether its present query is up as wanted and has shown life: a batch, or that there is nothing to read.
 

@@ -173,6 +173,18 @@ def test_a_stream_that_is_stopped_meanwhile_ends_the_wait(world: World) -> None:
     assert "asked to stop it in the meantime" in failure(result)
 
 
+def test_a_stream_that_has_read_all_and_ended_reads_again(world: World) -> None:
+    def act(host: Host) -> None:
+        generation = world.store.desired()["alone"].generation
+        host.report(replace(running("alone", generation=generation), state=StreamingQueryState.STOPPED))
+
+    with hosted(world, act):
+        assert world.materialize("silver/clicks").success
+        before = world.store.desired()["alone"].generation
+        assert world.materialize("silver/clicks").success
+    assert world.store.desired()["alone"].generation == before + 1
+
+
 def test_the_health_check_can_be_run(world: World) -> None:
     world.client.start()
     host = Host(world.store)

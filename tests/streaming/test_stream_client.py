@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stream_apps import SHOP, STREAMS, Host, running
+from manifests import manifest, pipe
+from stream_apps import SHOP, STREAM, STREAMS, Host, running
 
 from kindling_dagster.errors import SelectionError
 from kindling_dagster.streaming.client import StreamsClient
@@ -50,6 +51,13 @@ def test_a_name_that_means_no_stream_is_refused(client: StreamsClient, names: li
     with pytest.raises(SelectionError, match=says):
         client.start(names)
     assert wanted(client) == {}
+
+
+def test_a_pipes_id_means_that_pipe_alone(tmp_path: Path) -> None:
+    app = manifest(pipe("a", "x.y", "s.t", tags=STREAM), pipe("s.t", "x.z", "u.v", tags=STREAM))
+    client = StreamsClient(StreamStore.open(f"sqlite:///{tmp_path / 's.db'}", "p"), app)
+    assert client.resolve(["s.t"]) == ("s.t",)
+    assert client.resolve(["s.*"]) == ("a", "s.t")
 
 
 def test_start_stop_and_start_again(client: StreamsClient) -> None:
