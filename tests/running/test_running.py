@@ -26,11 +26,13 @@ from kindling_dagster import (
     build_kindling_definitions,
     kindling_assets,
 )
+from kindling_dagster.signals.reading import read_step_records
 from kindling_dagster.spark import build_session
 
 pytestmark = pytest.mark.spark
 
 ORDERS = "id,item,amount\n1,pen,10\n2,ink,20\n3,pen,30\n4,cap,0\n"
+ORDERS_KEY = AssetKey(["silver", "orders"])
 CLEAN = [(1, "pen", 10), (2, "ink", 20), (3, "pen", 30)]
 GOOD = (
     "bronze/orders", "silver/orders", "silver/delta", "silver/both", "silver/flaky", "silver/after_flaky",
@@ -273,11 +275,22 @@ def test_a_time_limit_ends_python_that_hangs(app: Path, instance: DagsterInstanc
     assert not DeltaTable.is_deltatable(str(app / "data/lake/silver/flaky"))
 
 
-def test_shared_entities_are_cached_on_request(app: Path, instance: DagsterInstance) -> None:
+def test_shared_entities_are_cached_on_request_and_the_step_tells(
+    app: Path, instance: DagsterInstance
+) -> None:
     config = {"auto_cache": True}
     result = run(app, instance, "silver/flaky", "gold/totals", config=config)
     assert result.success
     assert rows(app, "gold.totals") == [("ink", 20), ("pen", 40)]
+    (record,) = read_step_records(instance, result.run_id)
+    assert record["cache"] == {"silver.orders": {"hits": 1, "misses": 1}}
+    found = [each.asset_observation for each in instance.fetch_observations(ORDERS_KEY, limit=9).records]
+    told = [
+        each.metadata["kindling/cache"].value for each in found if each and "kindling/cache" in each.metadata
+    ]
+    assert {"hits": 1, "misses": 1} in [
+        {name: part.get(name) for name in ("hits", "misses")} for part in told
+    ]
 
 
 def test_parallel_pipes_give_the_same(app: Path, instance: DagsterInstance) -> None:
