@@ -64,7 +64,7 @@ class Dimension:
         provider: What kind of table: ``delta``, ``parquet``, ``csv``, or another that needs Spark.
         location: Path or URI; or a callable that gives it, which is asked anew at each look and whose
             answer is shown nowhere. Empty where the table has no path.
-        method: What counts as a change; see ``docs`` of ``DimensionChangeDetector.register_dimension``.
+        method: What counts as a change; see ``DimensionChangeDetector.register_dimension``.
         columns: The column of ``watermark``, or the chosen ones of ``hash`` and ``scd2`` (empty: all).
         keys: The business key of ``scd2``.
         current_rows: The bookkeeping columns of ``scd2``.
