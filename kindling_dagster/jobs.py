@@ -171,6 +171,7 @@ class _Hosting:
         self._project = project
         self._create_session: Callable[[], Any] = kindling.create_session
         self._store_url: str = streams.url(context.instance)
+        self._overrides: dict[str, Any] = dict(streams.options)
         self._events: queue.SimpleQueue[RunEvent] = queue.SimpleQueue()
         self._stop = Event()
         names = BridgeContext(project.manifest, asset_keys_of(context.op_def.tags))
@@ -206,6 +207,7 @@ class _Hosting:
             self._create_session,
             run_id=self._context.run_id,
             stop=self._stop,
+            overrides=self._overrides,
             emit=self._events.put,
         )
 

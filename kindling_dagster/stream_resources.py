@@ -32,6 +32,8 @@ class KindlingStreamsResource(ConfigurableResource[Any]):
         store_url: ``postgresql://…`` or ``sqlite:///…``. By default the environment variable
             ``KINDLING_DAGSTER_STORE_URL``, else a SQLite file in the Dagster instance's storage.
             Dagster shows a resource's fields in its UI: give a URL with a password as ``EnvVar``.
+        options: How all streams are started and watched, by the settings' names below
+            ``kindling.streaming.``: ``{"trigger": "5 seconds", "recovery.max_retries": 3}``.
 
     Example::
 
@@ -43,6 +45,10 @@ class KindlingStreamsResource(ConfigurableResource[Any]):
     project: str = Field(description="The app, as KindlingProject.to_json gives it.")
     store_url: str | None = Field(
         default=None, description="Where the streams' store is; by default in the instance's storage."
+    )
+
+    options: dict[str, Any] = Field(
+        default={}, description="How all streams are started and watched, by the names of the settings."
     )
 
     _store: StreamStore | None = PrivateAttr(default=None)

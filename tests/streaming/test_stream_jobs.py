@@ -29,6 +29,7 @@ def seen(name: str, **kwargs: Any) -> SignalSeen:
     return SignalSeen(name, decode(name, kwargs).to_data())
 
 
+OPTIONS = {"trigger": "5 seconds", "recovery.max_retries": 3}
 FakeHost = Callable[..., HostEnd]
 Run = Callable[[FakeHost], ExecuteInProcessResult]
 
@@ -48,7 +49,10 @@ def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
 @pytest.fixture
 def run(project: KindlingProject, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Run:
     job: JobDefinition = build_stream_jobs(project)[0]
-    resources = {"kindling": KindlingResource(), "kindling_streams": KindlingStreamsResource(project)}
+    resources = {
+        "kindling": KindlingResource(),
+        "kindling_streams": KindlingStreamsResource(project, options=OPTIONS),
+    }
 
     def run_with(fake: FakeHost) -> ExecuteInProcessResult:
         monkeypatch.setattr(hosting, "run_host", fake)
@@ -74,6 +78,7 @@ def test_the_host_gets_what_it_needs_on_a_thread_of_its_own(run: Run, instance: 
     assert result.success
     assert seen["url"].startswith(f"sqlite:///{instance.storage_directory()}")
     assert seen["run_id"] == result.run_id
+    assert seen["overrides"] == OPTIONS
     assert seen["thread"] is not threading.main_thread()
     log = log_of(instance, result.run_id)
     assert "Spark is up" in log
