@@ -33,6 +33,7 @@ FACES_DAGSTER = {
     "checks",
     "cli_streams",
     "jobs",
+    "lineage_checks",
     "sensors",
     "stream_assets",
     "stream_events",
