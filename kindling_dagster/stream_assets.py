@@ -76,10 +76,12 @@ def build_kindling_streaming_assets(
 
     Example::
 
+        jobs = build_stream_jobs(project)
         defs = Definitions(
             assets=[build_kindling_streaming_assets(project)],
-            jobs=build_stream_jobs(project),
-            sensors=[build_stream_supervisor(project)],
+            asset_checks=build_stream_checks(project),
+            jobs=jobs,
+            sensors=[build_stream_supervisor(project, jobs[0])],
             resources={
                 "kindling": KindlingResource(), "kindling_streams": KindlingStreamsResource(project)
             },
