@@ -244,7 +244,8 @@ class _Tick:
         if not records:
             return LaunchedRun()
         run = records[0].dagster_run
-        since = records[0].start_time or records[0].create_timestamp.timestamp()
+        # A run that was long in the queue has only just begun to start.
+        since = records[0].start_time or records[0].update_timestamp.timestamp()
         return LaunchedRun(_RUN_STATES.get(run.status, "starting"), run.run_id, since)
 
     def _code_seen(self, now: float) -> CodeSeen:
