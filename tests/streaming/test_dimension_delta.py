@@ -1,4 +1,4 @@
-"""Looks at Delta tables: what they see, what they cost, and what they make of trouble."""
+"""Looks at Delta tables: what they see, what they cost, and what the log alone decides."""
 
 from __future__ import annotations
 
