@@ -111,7 +111,8 @@ class HostedStreams:
         self._slots = threading.Semaphore(starters)
         self._draining = False
         self._lock = threading.Lock()
-        self._doing: dict[str, State] = {}
+        # What is under way, and since when.
+        self._doing: dict[str, tuple[State, float]] = {}
         self._stalled: dict[str, Verdict] = {}
         self._configs: dict[str, StreamingQueryConfig] = {}
         self._undeclared: dict[str, StreamError] = {}
@@ -183,7 +184,8 @@ class HostedStreams:
         """All streams as they are now."""
         infos = {info.query_id: info for info in self._manager.list_queries()}
         for stream_id, error in self._undeclared.items():
-            infos[stream_id] = StreamingQueryInfo(stream_id, State.FAILED, last_error=error)
+            state = State.FAILED if self._should_run(stream_id) else State.STOPPED
+            infos[stream_id] = StreamingQueryInfo(stream_id, state, last_error=error)
         verdicts = self.watchdog.verdicts() if self.watchdog is not None else {}
         return [self._sight(info, verdicts.get(stream_id)) for stream_id, info in infos.items()]
 
@@ -309,12 +311,11 @@ class HostedStreams:
     def _actual(self) -> dict[str, Actual]:
         with self._lock:
             doing = dict(self._doing)
-        return {
-            info.query_id: Actual(
-                doing.get(info.query_id, info.state), self._generations.get(info.query_id, -1)
-            )
-            for info in self._manager.list_queries()
-        }
+        actual = {}
+        for info in self._manager.list_queries():
+            state, since = doing.get(info.query_id, (info.state, None))
+            actual[info.query_id] = Actual(state, self._generations.get(info.query_id, -1), since)
+        return actual
 
     def _sight(self, info: StreamingQueryInfo, verdict: Verdict | None) -> Sight:
         remembered = self._recovery.state(info.query_id)
@@ -436,7 +437,7 @@ class HostedStreams:
     def _run(self, stream_id: str, state: State, work: Callable[[], object]) -> None:
         """Have a thread of the pool do it; until it is done, the stream counts as being in ``state``."""
         with self._lock:
-            self._doing[stream_id] = state
+            self._doing[stream_id] = (state, self._clock())
 
         def run() -> None:
             try:

@@ -10,6 +10,9 @@ from kindling_dagster.streaming.model import Desired, RecoveryState, StreamingQu
 
 ActionKind = Literal["start", "stop", "restart"]
 
+PATIENCE = 60.0
+"""Seconds for which the start of a consumer may hold up its producers."""
+
 BUSY = frozenset({StreamingQueryState.STARTING, StreamingQueryState.STOPPING})
 
 
@@ -20,10 +23,12 @@ class Actual:
     Args:
         state: Where it is in its life.
         generation: The generation of ``Desired`` that its last start answered; -1 before the first.
+        since: Since when it is starting, Unix seconds; where that is known.
     """
 
     state: StreamingQueryState = StreamingQueryState.STOPPED
     generation: int = -1
+    since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def reconcile(
     Returns:
         Stops first, producers before consumers; then starts and restarts, consumers before producers. A
         producer whose consumers are not up yet is not named: its turn comes when each of them has started
-        or failed to.
+        or failed to, or has been starting for ``PATIENCE`` seconds.
     """
     stops: list[Action] = []
     starts: list[Action] = []
@@ -80,7 +85,7 @@ def reconcile(
         here = actual.get(stream_id, Actual())
         action = _decide(stream_id, wanted, here, recovery.get(stream_id, RecoveryState()), now)
         if action is None:
-            if here.state is StreamingQueryState.STARTING:
+            if _coming_up(here, now):
                 pending.add(stream_id)
         elif action.kind == "stop":
             stops.append(action)
@@ -90,6 +95,12 @@ def reconcile(
                 starts.append(action)
             pending.add(stream_id)
     return (*reversed(stops), *starts)
+
+
+def _coming_up(here: Actual, now: float) -> bool:
+    """Whether producers should wait for this stream; not for ever, for a start may hang."""
+    hangs = here.since is not None and now - here.since > PATIENCE
+    return here.state is StreamingQueryState.STARTING and not hangs
 
 
 def _decide(

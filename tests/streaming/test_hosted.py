@@ -332,6 +332,9 @@ def test_stream_the_app_does_not_have_hides_no_other(world: World) -> None:
     error = world.store.statuses()["stranger"].last_error
     assert error is not None
     assert "'stranger'" in error.message
+    world.ask("stop", "stranger")
+    world.tick()
+    assert world.state("stranger") == "stopped"
 
 
 def test_no_stream_is_blamed_when_the_host_is_at_its_end(world: World) -> None:

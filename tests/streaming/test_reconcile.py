@@ -87,6 +87,15 @@ def test_consumers_start_before_producers(actual: dict[str, Actual], started: li
     assert [action.stream_id for action in reconcile(desired, actual, {}, CHAIN, NOW)] == started
 
 
+@pytest.mark.parametrize(("since", "started"), [(NOW - 59, []), (NOW - 61, ["silver"])])
+def test_a_consumer_whose_start_hangs_does_not_hold_up_its_producer_for_ever(
+    since: float, started: list[str]
+) -> None:
+    desired = {stream_id: Desired(stream_id, True) for stream_id in ("gold", "silver")}
+    actual = {"gold": Actual(State.STARTING, 0, since)}
+    assert [action.stream_id for action in reconcile(desired, actual, {}, CHAIN, NOW)] == started
+
+
 def test_producers_stop_before_consumers_and_stops_come_before_starts() -> None:
     order = StartOrder((*CHAIN.ids, "other"), CHAIN.after)
     desired = {"other": Desired("other", True)}
