@@ -1,4 +1,4 @@
-"""Which errors can heal: what Spark 3.5 and 4.1 really said, as recorded, and the table's own rules."""
+"""Which errors can heal: what Spark 3.5 really said, as recorded, and the table's own rules."""
 
 from __future__ import annotations
 
