@@ -12,9 +12,9 @@ from kindling.signaling import SignalProvider
 from kindling_dagster.errors import SelectionError
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.signals.emitter import AsyncSignalEmitter
+from kindling_dagster.signals.payloads.streams import DimensionChangePayload
 from kindling_dagster.streaming.dimensions.look import look
 from kindling_dagster.streaming.dimensions.model import Dimension, DimensionLook
-from kindling_dagster.streaming.dimensions.payload import payload_of
 from kindling_dagster.streaming.dimensions.registry import dimensions_of
 
 logger = logging.getLogger("kindling_dagster.streaming")
@@ -166,3 +166,21 @@ class DimensionChangeDetector(AsyncSignalEmitter):
             raise SelectionError(
                 f"Entity {entity_id!r} is not registered as a dimension.", "Call register_dimension first."
             ) from None
+
+
+def payload_of(found: DimensionLook) -> DimensionChangePayload:
+    """A look that has found a change as the signal's payload."""
+    return DimensionChangePayload(
+        signal="streaming.dimension_changed",
+        entity_id=found.entity_id,
+        change_detection=found.method,
+        change=found.change,
+        previous_fingerprint=found.previous_fingerprint,
+        fingerprint=found.fingerprint,
+        version=found.version,
+        operation=", ".join(found.operations) or None,
+        new_count=found.new_count,
+        closed_count=found.closed_count,
+        changed_count=found.changed_count,
+        reason=found.reason,
+    )
