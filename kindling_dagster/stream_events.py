@@ -181,6 +181,7 @@ def _state(view: StreamView) -> str:
     if status is not None:
         error = status.last_error
         seen += [status.health.value, status.restarts, status.host_run_id, error.at if error else None]
+        seen.append(status.metrics.batch_id is None)  # the first batch is told at once
     return "|".join(map(str, seen))
 
 

@@ -6,7 +6,7 @@ import difflib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from kindling_dagster.errors import SelectionError
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.streaming.checkpoints import accept_reset
 from kindling_dagster.streaming.model import Command, CommandAction, DeadLetter, HistoryEntry
+from kindling_dagster.streaming.processes import process_gone
 from kindling_dagster.streaming.store import StreamStore
 from kindling_dagster.streaming.views import Snapshot, StreamView
 
@@ -174,14 +175,20 @@ class StreamsClient:
         return tuple(streams)
 
     def snapshot(self) -> Snapshot:
-        """All that the store says of the app's streams, at this moment."""
+        """All that the store says of the app's streams, at this moment.
+
+        A host of this machine whose process has died counts as gone, although its lease has not ended.
+        """
+        host, now = self.store.host(), self.clock()
+        if host is not None and host.alive(now) and process_gone(host.hostname, host.pid):
+            host = replace(host, expires_at=now)
         return Snapshot(
             streams=self.streams,
             desired=self.store.desired(),
             statuses=self.store.statuses(),
             dead_letters=self.store.dead_letters(),
-            host=self.store.host(),
-            now=self.clock(),
+            host=host,
+            now=now,
         )
 
     def list(self) -> tuple[StreamView, ...]:

@@ -125,6 +125,15 @@ def beats(found: dict[str, Any]) -> list[int]:
     ]
 
 
+def labels_of(found: dict[str, Any]) -> list[set[str]]:
+    """What each of the supervisor's observations tells; those of the host's run are left out."""
+    return [
+        {entry["label"] for entry in event["metadataEntries"]}
+        for event in found["assetOrError"]["assetObservations"]
+        if not event["runId"]
+    ]
+
+
 def test_materializing_launches_a_host_and_waits_for_the_streams(streams: Streams) -> None:
     streams.add(100)
     run_id = streams.dev.launch("silver/live", "gold/squares")
@@ -139,7 +148,7 @@ def test_the_asset_shows_its_stream(streams: Streams) -> None:
         found = shown(streams, "silver/live")
         checks = found["assetNodeOrError"]["assetChecksOrError"]["checks"]
         health = [check["executionForLatestMaterialization"] for check in checks]
-        observed = found["assetOrError"]["assetObservations"]
+        observed = any("kindling/batch_id" in labels for labels in labels_of(found))
         return found if observed and all(health) and health and beats(found) else None
 
     found = wait_for("observation, heartbeat and check", told, 60)
@@ -147,13 +156,8 @@ def test_the_asset_shows_its_stream(streams: Streams) -> None:
     [check] = found["assetNodeOrError"]["assetChecksOrError"]["checks"]
     assert check["name"] == "stream_health"
     assert check["executionForLatestMaterialization"]["evaluation"]["success"]
-    labels = {
-        entry["label"]
-        for event in found["assetOrError"]["assetObservations"]
-        if not event["runId"]
-        for entry in event["metadataEntries"]
-    }
-    assert {"kindling/state", "kindling/batch_id", "kindling/host_run", "kindling/restarts"} <= labels
+    shown_of_it = {"kindling/state", "kindling/batch_id", "kindling/host_run", "kindling/restarts"}
+    assert any(shown_of_it <= labels for labels in labels_of(found))
 
 
 def test_a_killed_host_comes_back_and_no_row_is_lost_or_doubled(streams: Streams) -> None:
@@ -192,4 +196,4 @@ def test_stop_streams_ends_them_for_good(streams: Streams) -> None:
     streams.dev.terminate(host.run_id)
     assert streams.dev.wait(host.run_id, 40) == "CANCELED"
     wait_for("the JVM is gone", lambda: not streams.dev.jvms(), 60)
-    assert not psutil.pid_exists(host.pid)
+    wait_for("the host's process is gone", lambda: not psutil.pid_exists(host.pid), 30)
