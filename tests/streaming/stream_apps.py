@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,3 @@ def running(stream_id: str, *, generation: int = 0, rows: int = 10, **metrics: A
         rows_committed=rows,
         updated_at=now,
     )
-
-
-def later(status: StreamStatus, seconds: float, **changes: Any) -> StreamStatus:
-    return replace(status, updated_at=status.updated_at + seconds, **changes)
