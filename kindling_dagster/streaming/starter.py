@@ -32,6 +32,10 @@ _QUERY_ID_PROPERTY: Final = "sql.streaming.queryId"
 _CHECKPOINT_SETTING: Final = "kindling.storage.checkpoint_root"
 
 
+class OutputMissingError(RunError):
+    """The table a stream has written is gone, or its storage cannot be reached."""
+
+
 class StreamStarter:
     """Starts a project's streams, each in a scheduler pool of its own. Safe to call from several threads.
 
@@ -59,6 +63,7 @@ class StreamStarter:
 
         Raises:
             CheckpointError: Its checkpoint is gone, damaged, or another query's.
+            OutputMissingError: It has a checkpoint, but the table it has written is not there.
             RunError: No checkpoint root is set.
             Exception: Whatever Kindling, the pipe or Spark raises.
         """
@@ -71,8 +76,10 @@ class StreamStarter:
         self._spark.sparkContext.setLocalProperty("spark.scheduler.pool", f"stream {stream_id}")
         root = self._checkpoint_root(stream_id, config)
         path = f"{root}/{stream_id}"
-        self._check_checkpoint(stream_id, path)
-        self._ensure_sources(stream_id)
+        if self._goes_on(stream_id, path):
+            self._require_output(stream_id)
+        else:
+            self._ensure_sources(stream_id)
         options = {**config.options, "base_checkpoint_path": root, **_query_options(stream_id, config)}
         starter = _with_wrapped_providers(
             get_kindling_service(PipeStreamStarter), stream_id, options, self._fence
@@ -108,10 +115,27 @@ class StreamStarter:
             )
         return qualified_path(self._spark, str(root))
 
-    def _check_checkpoint(self, stream_id: str, path: str) -> None:
+    def _goes_on(self, stream_id: str, path: str) -> bool:
+        """Whether the stream goes on from a checkpoint; refuses one that is not the stream's."""
         known = checkpoints.load(self._store, stream_id)
         text = read_text(self._spark, f"{path}/metadata")
-        checkpoints.check(stream_id, known, path, checkpoints.metadata_query_id(text, stream_id, path))
+        found = checkpoints.metadata_query_id(text, stream_id, path)
+        checkpoints.check(stream_id, known, path, found)
+        return bool(known.query_id)
+
+    def _require_output(self, stream_id: str) -> None:
+        """Refuse to go on into an empty Delta table that Kindling would make in place of one that is gone."""
+        from kindling.entity_provider_delta import DeltaEntityProvider
+
+        pipe = self._runtime.pipes.get_pipe_definition(stream_id)
+        entity = self._runtime.entities.get_entity_definition(pipe.output_entity_id)
+        provider = self._runtime.providers.get_provider_for_entity(entity)
+        if isinstance(provider, DeltaEntityProvider) and not provider.check_entity_exists(entity):
+            raise OutputMissingError(
+                f"The table of {pipe.output_entity_id}, which stream {stream_id} has written, is not there.",
+                "See whether its storage can be reached. If it was deleted on purpose, delete the stream's "
+                f"checkpoint too, and accept that it starts over: {checkpoints.accept_command(stream_id)}.",
+            )
 
 
 def _query_options(stream_id: str, config: StreamingQueryConfig) -> dict[str, Any]:

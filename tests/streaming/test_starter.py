@@ -19,7 +19,7 @@ from kindling_dagster.streaming import checkpoints
 from kindling_dagster.streaming.failures import CheckpointError
 from kindling_dagster.streaming.fencing import LeaseFence
 from kindling_dagster.streaming.model import StreamingQueryConfig
-from kindling_dagster.streaming.starter import StreamStarter
+from kindling_dagster.streaming.starter import OutputMissingError, StreamStarter
 
 pytestmark = pytest.mark.spark
 
@@ -175,6 +175,22 @@ def test_checkpoint_that_is_gone_is_refused_until_it_is_accepted(
     over.processAllAvailable()
     assert rows(app, "silver/orders", "id") == [(1,), (1,), (2,), (2,)]
     assert checkpoints.load(store, "clean").query_id == over.id  # type: ignore[arg-type]
+
+
+def test_output_that_is_gone_is_not_replaced_by_an_empty_table(starter: StreamStarter, app: Path) -> None:
+    query = starter.start("clean", StreamingQueryConfig())
+    query.processAllAvailable()
+    query.stop()
+    table = app / "data/lake/silver/orders"
+    shutil.move(table, app / "data/aside")
+    with pytest.raises(OutputMissingError, match=r"silver\.orders"):
+        starter.start("clean", StreamingQueryConfig())
+    assert not table.exists()
+    shutil.move(app / "data/aside", table)
+    land(app, [(3, "cap", 1)])
+    again = starter.start("clean", StreamingQueryConfig())
+    again.processAllAvailable()
+    assert rows(app, "silver/orders", "id") == [(1,), (2,), (3,)]
 
 
 def test_switch_that_is_pushed_and_disarmed_leaves_the_jvm_alone(spark: Any) -> None:
