@@ -209,7 +209,7 @@ class _Tick:
             Situation(
                 wanted=len(snapshot.wanted),
                 host=host,
-                host_process_gone=host is not None and process_gone(host.hostname, host.pid),
+                host_process_gone=host is not None and process_gone(host),
                 last=last,
                 run=run,
                 code=self._code_seen(now),
@@ -333,7 +333,7 @@ def lost(run_id: str, started: float, host: HostInfo | None, now: float) -> str:
         now: Unix seconds.
     """
     if host is not None and host.run_id == run_id:
-        if process_gone(host.hostname, host.pid):
+        if process_gone(host):
             return f"no process {host.pid} on {host.hostname}."
         if host.expires_at > now - _REAP_AFTER_SECONDS:
             return ""

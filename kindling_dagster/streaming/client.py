@@ -180,7 +180,7 @@ class StreamsClient:
         A host of this machine whose process has died counts as gone, although its lease has not ended.
         """
         host, now = self.store.host(), self.clock()
-        if host is not None and host.alive(now) and process_gone(host.hostname, host.pid):
+        if host is not None and host.alive(now) and process_gone(host):
             host = replace(host, expires_at=now)
         return Snapshot(
             streams=self.streams,

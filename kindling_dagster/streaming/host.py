@@ -37,6 +37,7 @@ from kindling_dagster.streaming.hosted import HostedStreams
 from kindling_dagster.streaming.identity import running_code_version, store_project
 from kindling_dagster.streaming.listener import KindlingStreamingListener
 from kindling_dagster.streaming.model import Desired, HostInfo
+from kindling_dagster.streaming.processes import machine_id
 from kindling_dagster.streaming.queries import StreamingQueryManager
 from kindling_dagster.streaming.recovery import StreamingRecoveryManager
 from kindling_dagster.streaming.rolling import asked_to_end
@@ -130,6 +131,7 @@ class StreamHost:
             run_id=run_id,
             pid=os.getpid(),
             hostname=socket.gethostname(),
+            machine=machine_id(),
             code_version=running_code_version(project),
             started_at=time.time(),
         )

@@ -157,7 +157,7 @@ class LeaseKeeper:
 
     def _release_for_the_dead(self) -> None:
         holder = self._store.host()
-        if holder is not None and holder.alive() and process_gone(holder.hostname, holder.pid):
+        if holder is not None and holder.alive() and process_gone(holder):
             self._store.release(Lease(holder.host_id, holder.token, holder.expires_at))
 
     def _holder(self) -> str:

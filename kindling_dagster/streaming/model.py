@@ -249,6 +249,7 @@ class HostInfo:
     """The host that holds (or last held) the lease.
 
     ``state`` is ``starting``, ``running``, ``draining`` or ``ended``; ``detail`` says more in words.
+    ``machine`` says where ``pid`` means this process (``processes.machine_id``); empty when not known.
     """
 
     host_id: str
@@ -262,6 +263,7 @@ class HostInfo:
     started_at: float = 0.0
     heartbeat_at: float = 0.0
     expires_at: float = 0.0
+    machine: str = ""
 
     def alive(self, now: float | None = None) -> bool:
         """Whether its lease still holds at ``now`` (Unix seconds)."""

@@ -18,7 +18,9 @@ from kindling_dagster_demo import feed
 from kindling_dagster import KindlingProject, KindlingResource, KindlingStreamsResource
 from kindling_dagster.streaming.host import run_host
 
-LAKE = Path("demo/data/lake")
+# Absolute: a host works in its app's directory.
+ROOT = Path.cwd()
+LAKE = ROOT / "demo" / "data" / "lake"
 LIMIT_SECONDS = 240
 
 
@@ -31,7 +33,7 @@ def _flights(table: str) -> int:
 
 
 def _host_until_all_is_read(project: KindlingProject) -> None:
-    resource = KindlingStreamsResource(project, store_url="sqlite:///streams.db")
+    resource = KindlingStreamsResource(project, store_url=f"sqlite:///{ROOT / 'streams.db'}")
     resource.start()
     stop, errors = threading.Event(), []
 
@@ -57,10 +59,10 @@ def _host_until_all_is_read(project: KindlingProject) -> None:
 
 
 def main() -> None:
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.insert(0, str(ROOT))
     import definitions
 
-    app = Path("demo")
+    app = ROOT / "demo"
     feed.ensure_landed(app, 10)
     with DagsterInstance.ephemeral() as instance:
 

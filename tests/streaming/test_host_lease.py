@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from kindling_dagster.streaming.fencing import LeaseFence
 from kindling_dagster.streaming.host_lease import LeaseKeeper
 from kindling_dagster.streaming.host_settings import HostRefusedError
 from kindling_dagster.streaming.model import HostInfo
+from kindling_dagster.streaming.processes import machine_id
 from kindling_dagster.streaming.store import StoreUnavailable, StreamStore, default_store_url
 
 
@@ -34,7 +34,7 @@ class Kept:
     def __init__(self, store: StreamStore, ttl: float = 30.0, pid: int | None = None) -> None:
         self.fence = LeaseFence()
         self.lost = threading.Event()
-        self.info = HostInfo(uuid.uuid4().hex, 0, pid=pid or os.getpid(), hostname=socket.gethostname())
+        self.info = HostInfo(uuid.uuid4().hex, 0, pid=pid or os.getpid(), machine=machine_id())
         self.keeper = LeaseKeeper(store, self.info, ttl, self.fence, self.lost.set)
 
     def acquire(self, wait: float = 0.0) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from kindling_dagster.sensors import LAUNCH_TAG, Cursor, lost
 from kindling_dagster.stream_resources import KindlingStreamsResource
 from kindling_dagster.streaming.identity import running_code_version
 from kindling_dagster.streaming.model import HostInfo
+from kindling_dagster.streaming.processes import machine_id
 from kindling_dagster.streaming.rolling import asked_to_end
 from kindling_dagster.streaming.store import StreamStore
 
@@ -133,9 +133,7 @@ def test_a_host_whose_process_died_is_replaced_before_its_lease_ends(world: Worl
     world.start()
     run_id = world.launch()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    Host(
-        world.store, run_id=run_id, started_at=time.time() - 300, pid=child.pid, hostname=socket.gethostname()
-    )
+    Host(world.store, run_id=run_id, started_at=time.time() - 300, pid=child.pid, machine=machine_id())
     assert not world.tick().run_requests
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and nobody has asked how
@@ -148,7 +146,7 @@ def test_a_run_whose_process_died_is_reported_as_failed(world: World) -> None:
     run_id = world.launch()
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    Host(world.store, run_id=run_id, pid=child.pid, hostname=socket.gethostname())
+    Host(world.store, run_id=run_id, pid=child.pid, machine=machine_id())
     _started(world.instance, run_id)
     world.tick()
     ended = world.instance.get_run_by_id(run_id)
