@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         build_kindling_definitions,
         build_kindling_stream_definitions,
     )
+    from kindling_dagster.dimension_sensor import build_dimension_sensor
     from kindling_dagster.errors import KindlingDagsterError
     from kindling_dagster.jobs import build_stream_jobs
     from kindling_dagster.manifest import Manifest
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from kindling_dagster.stream_assets import build_kindling_streaming_assets
     from kindling_dagster.stream_events import ReportingPolicy
     from kindling_dagster.stream_resources import KindlingStreamsResource
+    from kindling_dagster.streaming.restarts import RestartConfig
     from kindling_dagster.streaming.supervision import SupervisorPolicy
+    from kindling_dagster.streaming.watched import DimensionPolicy
     from kindling_dagster.translator import (
         AssetData,
         CheckData,
@@ -38,6 +41,7 @@ __all__ = [
     "AssetData",
     "CheckData",
     "DagsterKindlingTranslator",
+    "DimensionPolicy",
     "KindlingDagsterError",
     "KindlingProject",
     "KindlingResource",
@@ -45,9 +49,11 @@ __all__ = [
     "KindlingStreamsResource",
     "Manifest",
     "ReportingPolicy",
+    "RestartConfig",
     "SignalBridge",
     "SupervisorPolicy",
     "TranslatorSettings",
+    "build_dimension_sensor",
     "build_kindling_asset_specs",
     "build_kindling_definitions",
     "build_kindling_stream_definitions",
@@ -65,6 +71,7 @@ _HOMES = {
     "AssetData": "translator",
     "CheckData": "translator",
     "DagsterKindlingTranslator": "translator",
+    "DimensionPolicy": "streaming.watched",
     "KindlingDagsterError": "errors",
     "KindlingProject": "project",
     "KindlingResource": "resources",
@@ -72,9 +79,11 @@ _HOMES = {
     "KindlingStreamsResource": "stream_resources",
     "Manifest": "manifest",
     "ReportingPolicy": "stream_events",
+    "RestartConfig": "streaming.restarts",
     "SignalBridge": "signals.bridge_table",
     "SupervisorPolicy": "streaming.supervision",
     "TranslatorSettings": "translator",
+    "build_dimension_sensor": "dimension_sensor",
     "build_kindling_asset_specs": "assets",
     "build_kindling_definitions": "definitions",
     "build_kindling_stream_definitions": "definitions",

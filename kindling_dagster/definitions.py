@@ -18,6 +18,7 @@ from dagster import (
 from kindling_dagster.analysis.job import build_analyze_job
 from kindling_dagster.assets import KindlingAssetGraph, step_of
 from kindling_dagster.checks import stream_checks_of
+from kindling_dagster.dimension_sensor import build_dimension_sensor
 from kindling_dagster.errors import DeclarationError
 from kindling_dagster.jobs import build_stream_jobs
 from kindling_dagster.project import KindlingProject
@@ -27,7 +28,9 @@ from kindling_dagster.sensors import build_stream_supervisor
 from kindling_dagster.stream_assets import STREAMS_RESOURCE, streaming_step_of
 from kindling_dagster.stream_events import ReportingPolicy
 from kindling_dagster.stream_resources import KindlingStreamsResource, refuse_shown_password
+from kindling_dagster.streaming.dependencies import StreamDependencies
 from kindling_dagster.streaming.supervision import SupervisorPolicy
+from kindling_dagster.streaming.watched import DimensionPolicy
 from kindling_dagster.translator import DagsterKindlingTranslator
 
 
@@ -42,6 +45,7 @@ def build_kindling_definitions(
     streams: bool = True,
     streams_resource: KindlingStreamsResource | None = None,
     supervisor: SupervisorPolicy | None = None,
+    dimensions: DimensionPolicy | None = None,
 ) -> Definitions:
     """An app's assets, external assets, resource, a job over all batch assets, one for a dry run, and its streams.
 
@@ -59,6 +63,7 @@ def build_kindling_definitions(
         streams: Add what ``build_kindling_stream_definitions`` gives, when the app declares streams.
         streams_resource: Where the streams' store is; the default store when left out.
         supervisor: How stream hosts are launched, and what a change of the code does.
+        dimensions: How changes of what streams join with are seen, and when they restart streams.
 
     Raises:
         KindlingDagsterError: The app cannot be loaded, its pipes go in a circle, or a selection fits nothing.
@@ -85,7 +90,10 @@ def build_kindling_definitions(
     if not streaming:
         return batch
     return Definitions.merge(
-        batch, _streams(assets, resource_key, f"{resource_key}_streams", streams_resource, supervisor, None)
+        batch,
+        _streams(
+            assets, resource_key, f"{resource_key}_streams", streams_resource, supervisor, None, dimensions
+        ),
     )
 
 
@@ -119,8 +127,9 @@ def build_kindling_stream_definitions(
     streams_resource: KindlingStreamsResource | None = None,
     supervisor: SupervisorPolicy | None = None,
     reporting: ReportingPolicy | None = None,
+    dimensions: DimensionPolicy | None = None,
 ) -> Definitions:
-    """An app's streams: assets, health checks, jobs, the supervisor sensor and the streams' resource.
+    """An app's streams: assets, health checks, jobs, sensors and the streams' resource.
 
     To be merged with definitions of your own, which have the KindlingResource::
 
@@ -135,12 +144,15 @@ def build_kindling_stream_definitions(
         streams_resource: Where the streams' store is; the default store when left out.
         supervisor: How stream hosts are launched, and what a change of the code does.
         reporting: How often the supervisor reports.
+        dimensions: How changes of what streams join with are seen, and when they restart streams.
 
     Raises:
         KindlingDagsterError: The app cannot be loaded, or declares no stream.
     """
     assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
-    return _streams(assets, resource_key, streams_resource_key, streams_resource, supervisor, reporting)
+    return _streams(
+        assets, resource_key, streams_resource_key, streams_resource, supervisor, reporting, dimensions
+    )
 
 
 def _streams(
@@ -150,6 +162,7 @@ def _streams(
     resource: KindlingStreamsResource | None,
     supervisor: SupervisorPolicy | None,
     reporting: ReportingPolicy | None,
+    dimensions: DimensionPolicy | None,
 ) -> Definitions:
     project, translator = assets.project, assets.translator
     made = resource or KindlingStreamsResource(project)
@@ -160,9 +173,13 @@ def _streams(
         )
     refuse_shown_password(made)
     jobs: Sequence[JobDefinition] = build_stream_jobs(
-        project, resource_key=resource_key, streams_resource_key=streams_key, translator=translator
+        project,
+        resource_key=resource_key,
+        streams_resource_key=streams_key,
+        translator=translator,
+        dimensions=dimensions,
     )
-    sensor = build_stream_supervisor(
+    supervising = build_stream_supervisor(
         project,
         jobs[0],
         translator=translator,
@@ -170,10 +187,21 @@ def _streams(
         policy=supervisor,
         reporting=reporting,
     )
+    sensors = [supervising]
+    if StreamDependencies(assets.manifest).dimension_ids:
+        looking = build_dimension_sensor(
+            project,
+            jobs[3],
+            policy=dimensions,
+            translator=translator,
+            resource_key=resource_key,
+            streams_resource_key=streams_key,
+        )
+        sensors.append(looking)
     return Definitions(
         assets=[streaming_step_of(assets, resource_key=streams_key)],
         asset_checks=stream_checks_of(assets, resource_key=streams_key),
         jobs=jobs,
-        sensors=[sensor],
+        sensors=sensors,
         resources={streams_key: made},
     )

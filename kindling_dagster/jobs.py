@@ -29,6 +29,7 @@ from kindling_dagster.engines.base import RunEvent
 from kindling_dagster.engines.thread import SparkThread
 from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.project import KindlingProject
+from kindling_dagster.restart_runs import build_restart_job
 from kindling_dagster.signals.bridge import StepReporter
 from kindling_dagster.signals.bridge_outputs import BridgeContext
 from kindling_dagster.signals.bridge_table import SignalBridge
@@ -38,6 +39,7 @@ from kindling_dagster.translator import DagsterKindlingTranslator
 if TYPE_CHECKING:
     from kindling_dagster.streaming.client import StreamsClient
     from kindling_dagster.streaming.host import HostEnd
+    from kindling_dagster.streaming.watched import DimensionPolicy
 
 HOST_TAGS = {
     # A host runs as long as its streams do, whatever limit the instance sets for runs.
@@ -67,14 +69,6 @@ class StreamsConfig(Config):
     reason: str = Field(default="", description="Why; kept in the streams' history.")
 
 
-class RestartConfig(StreamsConfig):
-    """Which streams, why, and what else."""
-
-    cascade: bool = Field(
-        default=False, description="Also the running streams that read, directly or not, what these write."
-    )
-
-
 def app_name(project: KindlingProject) -> str:
     """The app's name as a part of Dagster's names."""
     return re.sub(r"[^A-Za-z0-9_]", "_", project.name)
@@ -88,6 +82,7 @@ def build_stream_jobs(
     streams_resource_key: str = STREAMS_RESOURCE,
     translator: DagsterKindlingTranslator | None = None,
     bridge: SignalBridge | None = None,
+    dimensions: DimensionPolicy | None = None,
 ) -> Sequence[JobDefinition]:
     """The jobs ``<app>_stream_host``, ``<app>_start_streams``, ``<app>_stop_streams``, ``<app>_restart_streams``.
 
@@ -102,6 +97,7 @@ def build_stream_jobs(
         streams_resource_key: Key of the KindlingStreamsResource.
         translator: Decides the keys of the assets that the host reports on.
         bridge: What becomes of the host's signals in its run.
+        dimensions: The dimension sensor's policy, for the runs that it launches of the restart job.
     """
     name = prefix or app_name(project)
     return (
@@ -115,7 +111,13 @@ def build_stream_jobs(
         ),
         _asking_job(project, f"{name}_start_streams", _start, StreamsConfig, streams_resource_key),
         _asking_job(project, f"{name}_stop_streams", _stop, StreamsConfig, streams_resource_key),
-        _asking_job(project, f"{name}_restart_streams", _restart, RestartConfig, streams_resource_key),
+        build_restart_job(
+            project,
+            f"{name}_restart_streams",
+            streams_resource_key=streams_resource_key,
+            translator=translator,
+            policy=dimensions,
+        ),
     )
 
 
@@ -291,10 +293,3 @@ def _start(client: StreamsClient, config: dict[str, Any]) -> tuple[str, ...]:
 def _stop(client: StreamsClient, config: dict[str, Any]) -> tuple[str, ...]:
     """Asks that streams end after the batch they are in; all of the app by default."""
     return client.stop(config["streams"], reason=config["reason"], request=config["request"])
-
-
-def _restart(client: StreamsClient, config: dict[str, Any]) -> tuple[str, ...]:
-    """Asks that streams start anew from their checkpoints; all of the app by default."""
-    return client.restart(
-        config["streams"], reason=config["reason"], cascade=config["cascade"], request=config["request"]
-    )
