@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from app_forms import manifest_cache  # noqa: F401  # a fixture
 from faults.harness import Flow, flow, wait_for
@@ -75,7 +76,8 @@ def test_host_frozen_past_its_lease_writes_nothing_when_it_goes_on(running: Flow
     jvm = first.jvm()
     land_until(running, "a batch under way", lambda: running.mid_batch("history"))
     first.signal(signal.SIGSTOP)
-    jvm.wait(15)
+    # Its frozen parent cannot ask how it ended.
+    wait_for("the JVM's end", lambda: jvm.status() == psutil.STATUS_ZOMBIE, 15)
     second = running.host()
     running.land(5)
     running.await_exact()
