@@ -7,7 +7,6 @@ store and is driven by the dimension sensor too: a run that dies, or that is nev
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -139,14 +138,12 @@ class CascadeRun:
         client: The app's streams.
         watched: The dimensions, and how restarts are decided.
         key: Which cascade.
-        sleep: Waits so many seconds.
     """
 
     context: OpExecutionContext
     client: StreamsClient
     watched: WatchedDimensions
     key: str
-    sleep: Callable[[float], None] = time.sleep
     _told: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -194,7 +191,7 @@ class CascadeRun:
             self._tell(cascade)
             if all(step.ended for step in cascade.steps):
                 return cascade
-            self.sleep(_LOOK_SECONDS)
+            _pause(_LOOK_SECONDS)
 
     def _mine(self, state: RestartState) -> Cascade | None:
         for cascade in (state.cascade, state.last):
@@ -275,7 +272,7 @@ class CascadeRun:
                     del waiting[stream_id]
                     self._got_on(step, view)
             if waiting:
-                self.sleep(_LOOK_SECONDS)
+                _pause(_LOOK_SECONDS)
 
     def _got_on(self, step: CascadeStep, view: StreamView) -> None:
         text = f"{step.stream_id}: restarted for {_dimensions(step)}, down for {down_seconds(step, view):.1f} s at most"
@@ -286,6 +283,10 @@ class CascadeRun:
             )
         else:
             self.context.log.warning(f"{text}; no progress yet. {view.verdict.reason}")
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 def down_seconds(step: CascadeStep, view: StreamView) -> float:
