@@ -29,8 +29,6 @@ PROPERTIES = {
     "plain": "",
     "mapped": "TBLPROPERTIES ('delta.columnMapping.mode' = 'name')",
     "vectors": "TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')",
-    "checkpoints": "TBLPROPERTIES ('delta.checkpointPolicy' = 'v2', 'delta.checkpointInterval' = '2')",
-    "partitioned": "PARTITIONED BY (maker)",
 }
 
 
