@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from deltalake import write_deltalake
 from manifests import entity, manifest, pipe
 from stream_apps import STREAM, Host, open_store
 
-from kindling_dagster import KindlingResource, KindlingStreamsResource, build_stream_jobs
+from kindling_dagster import KindlingStreamsResource, build_stream_jobs
 from kindling_dagster.dimension_sensor import build_dimension_sensor
 from kindling_dagster.manifest import Location, Manifest
 from kindling_dagster.project import KindlingProject
@@ -55,6 +56,8 @@ class DimensionWorld:
     app: Manifest | None = None
     now: float = field(default_factory=time.time)
     cursor: str | None = None
+    kindling: Any = field(default_factory=lambda: SimpleNamespace(storage_options={}))
+    """In place of the KindlingResource, which imports PySpark."""
 
     def __post_init__(self) -> None:
         self.lake = self.folder / "lake"
@@ -96,7 +99,7 @@ class DimensionWorld:
             instance=self.instance,
             cursor=self.cursor,
             resources={
-                "kindling": KindlingResource(),
+                "kindling": self.kindling,
                 "kindling_streams": KindlingStreamsResource(self.project),
             },
         ) as context:

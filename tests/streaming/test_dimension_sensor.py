@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,13 @@ from dagster import AssetKey, DagsterInstance
 from deltalake import DeltaTable
 from dimension_world import POLICY, DimensionWorld, told
 
-from kindling_dagster import KindlingStreamsResource, read_signals
+from kindling_dagster import KindlingResource, KindlingStreamsResource, read_signals
 from kindling_dagster.dimension_events import problem_mark
 from kindling_dagster.dimension_sensor import DimensionCursor
+from kindling_dagster.manifest import Location
 from kindling_dagster.streaming.dimensions.model import DimensionLook, DimensionProblem
 from kindling_dagster.streaming.store import StreamStore
-from kindling_dagster.streaming.watched import DimensionPolicy
+from kindling_dagster.streaming.watched import DimensionPolicy, WatchedDimensions
 
 
 @pytest.fixture
@@ -57,6 +61,21 @@ def test_the_first_look_says_what_is_watched_and_later_ones_nothing(
     assert told(again) == {}
     assert not again.run_requests
     assert "4 of 4 dimensions looked at, 0 changed, 1 cannot be looked at." in str(again.skip_message)
+
+
+def test_tables_elsewhere_are_read_with_the_resources_storage_options(
+    make: Callable[..., DimensionWorld],
+) -> None:
+    world = make(kindling=KindlingResource(storage_options={"key": "s3cr3t"}))
+    assert "ref/planes" in told(world.tick())
+    app = world.project.manifest
+    far = replace(app.entities_by_id["ref.planes"], location=Location("path", "s3://lake/planes"))
+    watched = WatchedDimensions(
+        replace(app, entities=tuple(far if item.id == far.id else item for item in app.entities))
+    )
+    given = watched.with_storage({"key": "s3cr3t"})
+    assert {id_ for id_, item in given.items() if item.storage_options} == {"ref.planes"}
+    assert "s3cr3t" not in repr(given)
 
 
 def change_files(world: DimensionWorld) -> None:
@@ -179,8 +198,6 @@ def test_changes_during_a_restart_are_exactly_one_more(world: DimensionWorld) ->
 
 
 def test_a_consumer_is_up_before_its_producer_restarts(make: Callable[..., DimensionWorld]) -> None:
-    from dataclasses import replace
-
     world = make(policy=replace(POLICY, restarts=replace(POLICY.restarts, cascade="always")))
     world.tick()
     before = world.generations()
@@ -318,3 +335,25 @@ def test_the_same_problem_with_other_numbers_is_the_same() -> None:
     )
     assert problem("no answer") != problem("no answer", "permission")
     assert problem("no such bucket") != problem("no answer")
+
+
+def test_a_tick_brings_in_neither_pyspark_nor_kindling(tmp_path: Path) -> None:
+    """In a process of its own: what is imported cannot be taken back."""
+    program = f"""
+import sys
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+from dagster import DagsterInstance
+from pathlib import Path
+from dimension_world import DimensionWorld
+with DagsterInstance.ephemeral(tempdir={str(tmp_path)!r}) as instance:
+    world = DimensionWorld(Path({str(tmp_path)!r}), instance)
+    world.tick()
+    world.write_files(2)
+    events = world.tick().asset_events
+print(len(events), sorted(m for m in ("pyspark", "py4j", "kindling") if m in sys.modules))
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "KINDLING_DAGSTER_STORE_URL"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.stdout.split("\n")[0] == "1 []", done.stderr[-3000:]
