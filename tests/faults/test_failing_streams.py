@@ -104,6 +104,7 @@ def test_a_schema_that_does_not_fit_is_given_up_at_once(running: Flow) -> None:
     running.await_exact()
 
 
+@pytest.mark.faults
 def test_a_checkpoint_that_is_gone_is_refused_until_somebody_accepts_it(running: Flow) -> None:
     folder, aside = running.checkpoints / "history", running.folder / "history"
     running.ask("stop", "history")
@@ -130,6 +131,7 @@ def test_a_checkpoint_that_is_gone_is_refused_until_somebody_accepts_it(running:
     running.await_exact("gold/history")
 
 
+@pytest.mark.faults
 def test_streams_the_app_does_not_declare_hide_no_other(running: Flow) -> None:
     running.ask("start", "stranger")
     running.await_state(State.FAILED, "stranger")
