@@ -61,6 +61,8 @@ class Stage:
     def fresh(self) -> None:
         """No tables but the dimension, no checkpoints, nothing known of them."""
         shutil.rmtree(self.folder / "app" / "data", ignore_errors=True)
+        # Delta remembers the tables that were at these paths.
+        self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
         self.put_items(PRICES)
         self.land(0)
 
