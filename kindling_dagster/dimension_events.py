@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from dagster import AssetKey, AssetObservation, MetadataValue, TableColumn, TableRecord, TableSchema
@@ -28,7 +28,11 @@ _TABLE: Final = TableSchema(
 
 
 def change_event(
-    key: AssetKey, found: DimensionLook, decisions: Sequence[RestartDecision], hosted: bool
+    key: AssetKey,
+    found: DimensionLook,
+    decisions: Sequence[RestartDecision],
+    hosted: bool,
+    down: Mapping[str, str] | None = None,
 ) -> AssetObservation:
     """What changed at a dimension, and what that means for each stream that depends on it.
 
@@ -37,14 +41,9 @@ def change_event(
         found: The look that saw the change.
         decisions: What was decided for each stream.
         hosted: Whether a stream host lives.
+        down: Streams that are left alone whatever changes, and why.
     """
-    restarting = [decision.stream_id for decision in decisions if decision.restart]
-    if restarting:
-        outcome = f"To restart: {', '.join(restarting)}."
-        if not hosted:
-            outcome += " No stream host lives: the next one starts them anew."
-    else:
-        outcome = "Reported only: no stream restarts." if decisions else _NO_STREAM
+    outcome = _outcome(decisions, hosted, down or {})
     operation = f" by {', '.join(found.operations)}" if found.operations else ""
     return AssetObservation(
         key,
@@ -57,6 +56,20 @@ def change_event(
             SIGNALS_METADATA: MetadataValue.json([_signal(found)]),
         },
     )
+
+
+def _outcome(decisions: Sequence[RestartDecision], hosted: bool, down: Mapping[str, str]) -> str:
+    if not decisions:
+        return _NO_STREAM
+    called = [decision.stream_id for decision in decisions if decision.restart]
+    restarting = [stream_id for stream_id in called if stream_id not in down]
+    words = []
+    if restarting:
+        words.append(f"To restart: {', '.join(restarting)}.")
+        if not hosted:
+            words.append("No stream host lives: the next one starts them anew.")
+    words += [f"{stream_id} is left alone: {down[stream_id]}." for stream_id in called if stream_id in down]
+    return " ".join(words) or "Reported only: no stream restarts."
 
 
 def first_event(key: AssetKey, found: DimensionLook, stream_ids: Sequence[str]) -> AssetObservation:

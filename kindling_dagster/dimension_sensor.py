@@ -190,8 +190,10 @@ class _Tick:
         kept, version = self.client.store.document(KIND, _PROBLEMS)
         marks: dict[str, str] = dict(kept) if isinstance(kept, dict) else {}
         events: list[AssetObservation] = []
-        host = self.client.store.host()
-        hosted = host is not None and host.alive(self.client.clock())
+        snapshot = self.client.snapshot()
+        hosted = snapshot.host is not None and snapshot.host.alive(snapshot.now)
+        down = {view.stream_id: "it is not meant to run" for view in snapshot.views if not view.wanted}
+        down |= dict.fromkeys(snapshot.dead_letters, "it is a dead letter")
         for id_, found in looks.items():
             key, mark, before = self.assets.key_of(id_), problem_mark(found), marks.get(id_, "")
             if mark and mark != before:
@@ -199,7 +201,7 @@ class _Tick:
                 events.append(problem_event(key, found))
             elif found.changed:
                 mine = [decision for decision in decisions if decision.entity_id == id_]
-                events.append(change_event(key, found, mine, hosted))
+                events.append(change_event(key, found, mine, hosted, down))
             elif found.first:
                 streams = [item.stream_id for item in self.watched.dependencies.of_dimension(id_)]
                 events.append(first_event(key, found, streams))

@@ -21,6 +21,7 @@ from kindling_dagster.dimension_events import problem_mark
 from kindling_dagster.dimension_sensor import DimensionCursor
 from kindling_dagster.manifest import Location
 from kindling_dagster.streaming.dimensions.model import DimensionLook, DimensionProblem
+from kindling_dagster.streaming.model import DeadLetter, StreamingQueryState, StreamStatus
 from kindling_dagster.streaming.store import StreamStore
 from kindling_dagster.streaming.watched import DimensionPolicy, WatchedDimensions
 
@@ -225,7 +226,22 @@ def test_streams_that_are_not_meant_to_run_get_no_run(world: DimensionWorld) -> 
     world.client.stop(["by_files"])
     before = world.generations()
     world.write_files(2)
-    assert not world.tick(1).run_requests
+    result = world.tick(1)
+    assert "by_files is left alone: it is not meant to run." in told(result)["ref/rates"]
+    assert not result.run_requests
+    assert not world.tick(31).run_requests
+    assert world.restarted(before) == {}
+
+
+def test_a_dead_letter_is_left_alone(world: DimensionWorld) -> None:
+    world.store.report(
+        world.host.lease,
+        statuses=[StreamStatus("by_files", StreamingQueryState.DEAD_LETTER)],
+        dead_letters=[DeadLetter("by_files", world.now, 5)],
+    )
+    before = world.generations()
+    world.write_files(2)
+    assert "by_files is left alone: it is a dead letter." in told(world.tick(1))["ref/rates"]
     assert not world.tick(31).run_requests
     assert world.restarted(before) == {}
 
