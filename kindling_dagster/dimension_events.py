@@ -15,6 +15,8 @@ from kindling_dagster.streaming.dependencies import RestartDecision
 from kindling_dagster.streaming.dimensions.model import DimensionLook
 
 SIGNAL: Final = "streaming.dimension_changed"
+_LONGEST: Final = 1_000
+"""Characters of a fingerprint that an event carries: one with many columns is longer."""
 _NO_STREAM: Final = "No stream depends on it any more."
 _TABLE: Final = TableSchema(
     [
@@ -165,8 +167,8 @@ def _signal(found: DimensionLook) -> dict[str, Any]:
         "entity_id": found.entity_id,
         "change_detection": found.method,
         "change": found.change,
-        "previous_fingerprint": found.previous_fingerprint,
-        "fingerprint": found.fingerprint,
+        "previous_fingerprint": (found.previous_fingerprint or "")[:_LONGEST] or None,
+        "fingerprint": (found.fingerprint or "")[:_LONGEST] or None,
         "version": found.version,
         "operation": ", ".join(found.operations) or None,
         "new_count": found.new_count,
