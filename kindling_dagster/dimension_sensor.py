@@ -196,6 +196,8 @@ class _Tick:
         down |= dict.fromkeys(snapshot.dead_letters, "it is a dead letter")
         for id_, found in looks.items():
             key, mark, before = self.assets.key_of(id_), problem_mark(found), marks.get(id_, "")
+            if self._not_made_yet(found, down):
+                continue
             if mark and mark != before:
                 self.context.log.warning(f"{found.reason}")
                 events.append(problem_event(key, found))
@@ -215,6 +217,12 @@ class _Tick:
                 # Another sensor told the same problems: one of the two is enough.
                 events = [event for event in events if "kindling/problem" not in event.metadata]
         self.events = events
+
+    def _not_made_yet(self, found: DimensionLook, down: Mapping[str, str]) -> bool:
+        """Whether a table was never there and nobody needs it so far: no trouble, such as before the first run."""
+        if found.problem is None or found.problem.kind != "missing" or found.previous_fingerprint is not None:
+            return False
+        return all(item.stream_id in down for item in self.watched.dependencies.of_dimension(found.entity_id))
 
     def _words(self, looks: Mapping[str, DimensionLook], tick: RestartTick) -> str:
         changed = sum(found.changed for found in looks.values())

@@ -279,6 +279,19 @@ def test_a_table_in_trouble_is_told_once_and_hides_no_other(
         assert world.restarted(before) == {"by_files": 1}
 
 
+def test_a_table_that_was_never_there_is_trouble_only_once_a_stream_needs_it(
+    make: Callable[..., DimensionWorld],
+) -> None:
+    world = make()
+    shutil.move(world.lake / "ref.planes", world.lake / "elsewhere")
+    world.client.stop(["by_delta"])
+    assert "ref/planes" not in told(world.tick())
+    world.client.start(["by_delta"])
+    assert "Cannot be looked at: ref.planes" in told(world.tick(30))["ref/planes"]
+    shutil.move(world.lake / "elsewhere", world.lake / "ref.planes")
+    assert "Watched from now on" in told(world.tick(30))["ref/planes"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_table_that_may_not_be_read(world: DimensionWorld) -> None:
     (world.lake / "ref.planes").chmod(0)
