@@ -37,7 +37,6 @@ class LeaseFence:
         self._lock = threading.Lock()
         self._until = clock()
         self._lost = ""
-        self._closed_at: float | None = None
 
     def now(self) -> float:
         """Seconds on the fence's clock, to date a request for the lease."""
@@ -52,21 +51,12 @@ class LeaseFence:
         """The lease is over, for ever."""
         with self._lock:
             self._lost = self._lost or reason
-            if self._closed_at is None:
-                self._closed_at = self._clock()
 
     @property
     def seconds_left(self) -> float:
         """Seconds for which this host may still write; 0 when it may not."""
         with self._lock:
             return 0.0 if self._lost else max(0.0, self._until - self._clock())
-
-    @property
-    def seconds_over(self) -> float:
-        """Seconds since this host may no longer write; 0 while it may."""
-        with self._lock:
-            end = self._until if self._closed_at is None else self._closed_at
-            return max(0.0, self._clock() - end)
 
     def check(self, stream_id: str) -> None:
         """Raise HostFencedError when this host may no longer write what ``stream_id`` has read."""

@@ -139,6 +139,7 @@ class StreamHost:
         self._switch: DeadMansSwitch | None = None
         self._spark: SparkSession | None = None
         self._owns_session = False
+        self._over_since = 0.0
         self._desired: Mapping[str, Desired] = {}
 
     def run(self, stop: threading.Event | None = None) -> HostEnd:
@@ -170,8 +171,12 @@ class StreamHost:
 
     def _abandon_when_stuck(self) -> None:
         """Leave threads behind that hang in a JVM that neither answers nor ends, once the lease is over."""
-        over = self._keeper.held and self._fence.seconds_over
-        if over and over > self._settings.drain + self._settings.close:
+        if not self._keeper.held or self._fence.seconds_left > 0:
+            return
+        # Counted from when this is seen: a process that was frozen has not had its time yet.
+        now = time.monotonic()
+        self._over_since = self._over_since or now
+        if now - self._over_since > self._settings.drain + self._settings.close:
             raise HostLostError(
                 f"The host of {self._project.name} did not end although its lease was over.",
                 "Spark's JVM does not answer; end it.",
