@@ -10,12 +10,13 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from kindling_dagster.engines.base import LogLine, RunEvent
 from kindling_dagster.engines.listening import SignalListener
 from kindling_dagster.engines.masking import masked, secret_book
-from kindling_dagster.jvm import DeadMansSwitch, jvm_is_alive
+from kindling_dagster.jvm import DeadMansSwitch, activate_session, jvm_is_alive
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.runtime import KindlingRuntime
 from kindling_dagster.signals.dispatch import SignalDispatcher
@@ -41,6 +42,7 @@ from kindling_dagster.streaming.processes import machine_id
 from kindling_dagster.streaming.queries import StreamingQueryManager
 from kindling_dagster.streaming.recovery import StreamingRecoveryManager
 from kindling_dagster.streaming.rolling import asked_to_end
+from kindling_dagster.streaming.session_looks import SessionLooks
 from kindling_dagster.streaming.starter import StreamStarter
 from kindling_dagster.streaming.store import StoreError, StoreUnavailable, StreamStore
 from kindling_dagster.streaming.watchdog import StreamingWatchdog
@@ -261,6 +263,9 @@ class StreamHost:
         streams.watchdog = StreamingWatchdog(manager, on_verdict=streams.judged, **common, **judging)
         streams.watchdog.start()
         undo.callback(streams.watchdog.stop)
+        looks = SessionLooks(self._store, runtime.read_entity, partial(activate_session, spark))
+        looks.start()
+        undo.callback(looks.stop)
         self._say(
             f"Spark {spark.version} and {self._project.name} are up ({time.monotonic() - started:.1f} s)."
         )

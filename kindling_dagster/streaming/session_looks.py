@@ -32,6 +32,7 @@ FAILED: Final = "session_errors"
 INTERVAL_SECONDS: Final = 30.0
 _SHARE: Final = 20
 """A look that takes long is repeated after this many times as long: it reads the table as a whole."""
+_LONGEST_SECONDS: Final = 600.0
 _BY_SESSION: Final = ("needs_spark", "unsupported")
 
 
@@ -180,4 +181,5 @@ class SessionLooks:
             except Exception:
                 # Whatever it is: the streams go on, and so do these looks.
                 logger.exception("Looking at dimensions in the session failed")
-            pause = max(self._interval, _SHARE * (time.monotonic() - began))
+            spent = time.monotonic() - began
+            pause = max(self._interval, min(_SHARE * spent, _LONGEST_SECONDS))
