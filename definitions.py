@@ -15,13 +15,17 @@ from dagster import (
     DefaultSensorStatus,
     Definitions,
     MaterializeResult,
+    OpExecutionContext,
     RunRequest,
     ScheduleDefinition,
     define_asset_job,
     in_process_executor,
+    job,
     multi_asset,
+    op,
     sensor,
 )
+from deltalake import DeltaTable
 from kindling_dagster_demo import feed as landing_feed
 from pydantic import Field
 
@@ -137,6 +141,28 @@ def go_live_at_start():
     return RunRequest(run_key="go_live")
 
 
+class RenameConfig(Config):
+    """Which airline, and to what."""
+
+    carrier: str = Field(default="UA", description="The airline's code.")
+    name: str = Field(default="Air Dagster", description="Its new name.")
+
+
+@op
+def rename(context: OpExecutionContext, config: RenameConfig) -> None:
+    """By delta-rs alone, as a program would that knows of neither Kindling nor Dagster."""
+    table = DeltaTable(str(DEMO / "data" / "lake" / "ref" / "airlines"))
+    name, carrier = (text.replace("'", "''") for text in (config.name, config.carrier))
+    done = table.update(updates={"airline": f"'{name}'"}, predicate=f"carrier = '{carrier}'")
+    context.log.info(f"Renamed {done['num_updated_rows']} airline; version {table.version()} of the table.")
+
+
+@job(executor_def=in_process_executor)
+def rename_an_airline():
+    """A dimension of the streams changes behind their back: see ref/airlines half a minute later."""
+    rename()
+
+
 automation = AutomationConditionSensorDefinition(
     "automation",
     target=AssetSelection.assets(live_board),
@@ -146,7 +172,7 @@ automation = AutomationConditionSensorDefinition(
 
 batch = Definitions(
     assets=[feed, reference_feed, flights, live_board],
-    jobs=[main, feed_next_day, next_day_to_bronze, go_live],
+    jobs=[main, feed_next_day, next_day_to_bronze, go_live, rename_an_airline],
     schedules=[
         # Off at first: it would start Spark every morning on whatever machine the demo is tried on.
         ScheduleDefinition(name="every_morning", job=main, cron_schedule="0 6 * * *"),
