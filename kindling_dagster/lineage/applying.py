@@ -113,12 +113,6 @@ class Lineage(AsyncSignalEmitter):
         entity_id = self._manifest.pipes_by_id[pipe_id].output_entity_id
         return CommitLineage(pipe_id, entity_id, found.package, found.version, self.context.run_id)
 
-    def text_for(self, pipe_id: str) -> str:
-        """The ``userMetadata`` of a stream, which keeps the session settings it was started with; may be empty."""
-        if not self._tells_commits:
-            return ""
-        return user_metadata([self.of(pipe_id)])
-
     def _announce(self, mine: CommitLineage) -> None:
         with self._lock:
             self._writing[mine.pipe] = mine

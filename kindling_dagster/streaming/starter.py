@@ -84,7 +84,9 @@ class StreamStarter:
         starter = _with_wrapped_providers(
             get_kindling_service(PipeStreamStarter), stream_id, options, self._fence
         )
-        query = starter.start_pipe_stream(stream_id, options)
+        # A query keeps the session's settings as they are now, and so what its commits say of their writer.
+        with self._runtime.lineage.writing(stream_id):
+            query = starter.start_pipe_stream(stream_id, options)
         checkpoints.remember(self._store, stream_id, str(query.id), path)
         return query
 

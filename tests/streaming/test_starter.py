@@ -13,6 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from kindling_dagster import KindlingProject
 from kindling_dagster.jvm import DeadMansSwitch
+from kindling_dagster.lineage.commits import commit_lineage
 from kindling_dagster.runtime import KindlingRuntime
 from kindling_dagster.spark import build_session
 from kindling_dagster.streaming import checkpoints
@@ -102,14 +103,21 @@ def starter(runtime: KindlingRuntime, store: Documents, fence: LeaseFence, app: 
 EVERY_SECOND = StreamingQueryConfig(trigger={"processingTime": "1 second"})
 
 
-@pytest.mark.parametrize("stream_id", ["clean", "history"])
-def test_name_trigger_and_pool_reach_the_sink(starter: StreamStarter, stream_id: str, app: Path) -> None:
+@pytest.mark.parametrize(("stream_id", "entity"), [("clean", "silver.orders"), ("history", "gold.history")])
+def test_name_trigger_and_lineage_reach_the_sink(
+    starter: StreamStarter, stream_id: str, entity: str, app: Path
+) -> None:
+    starter._runtime.lineage.begin("host run")
     query = starter.start(stream_id, EVERY_SECOND)
     query.processAllAvailable()
     execution = query._jsq.streamingQuery()
     assert query.name == stream_id
     assert "1000" in execution.trigger().toString()
     query.stop()
+    last = DeltaTable(str(app / "data/lake" / entity.replace(".", "/"))).history(1)[0]
+    writer = commit_lineage(last["userMetadata"], entity)
+    assert writer is not None
+    assert (writer.pipe, writer.run_id) == (stream_id, "host run")
 
 
 def test_consumer_starts_before_its_producer_has_made_the_table(starter: StreamStarter, app: Path) -> None:
