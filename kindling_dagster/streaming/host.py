@@ -232,6 +232,7 @@ class StreamHost:
             self._keeper.push_with(self._switch.push)
         settings = SignalSettings.from_config(self._manifest.settings)
         dispatcher = SignalDispatcher(settings)
+        runtime.lineage.begin(self._run_id, dispatcher)
         undo.callback(dispatcher.shutdown, _STOP_SIGNALS)
         hearing = SignalListener(self._emit)
         hearing.connect(runtime.signals)
