@@ -57,7 +57,9 @@ class StandaloneCluster:
     def executors(self) -> list[psutil.Process]:
         """The executors of all workers that run."""
         workers = [process for name, process in self._processes.items() if name != "master"]
-        return [child for worker in workers if worker.poll() is None for child in worker.children()]
+        children = [child for worker in workers if worker.poll() is None for child in worker.children()]
+        # Spark's start script leaves a dead child behind when it becomes the worker.
+        return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
     def kill_worker(self) -> None:
         """SIGKILL one worker and its executors at once, as if its machine had gone."""
