@@ -153,16 +153,24 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) or (isinstance(value, str) and value.isdigit())
 
 
+def may_hide_rows(table: DeltaTable) -> bool:
+    """Whether deletion vectors may mark rows of files as deleted: the actions deltalake gives do not tell of them."""
+    return "deletionVectors" in (table.protocol().reader_features or ())
+
+
 def _totals(table: DeltaTable) -> tuple[int | None, int, int, str]:
     """Rows, bytes and files of the latest version, and why there are no rows if there are none."""
     actions = table.get_add_actions(flatten=True)
     names = list(actions.schema.names)
     size = sum(actions.column("size_bytes").to_pylist())
     counts = actions.column("num_records").to_pylist() if "num_records" in names else []
-    deleted = 0
-    for name in names:
-        if name.lower().replace("_", "").endswith("deletionvector.cardinality"):
-            deleted = sum(value or 0 for value in actions.column(name).to_pylist())
     if actions.num_rows and (not counts or any(count is None for count in counts)):
         return None, size, actions.num_rows, "some files of the table carry no row statistics"
-    return sum(counts) - deleted, size, actions.num_rows, ""
+    if may_hide_rows(table):
+        return (
+            None,
+            size,
+            actions.num_rows,
+            "deletion vectors may mark rows as deleted, and only Spark counts them",
+        )
+    return sum(counts), size, actions.num_rows, ""

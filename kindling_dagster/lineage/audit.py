@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
-from kindling_dagster.delta_log import open_table
+from kindling_dagster.delta_log import may_hide_rows, open_table
 from kindling_dagster.errors import LineageError
 from kindling_dagster.lineage.sql import lineage_column
 
@@ -135,7 +135,12 @@ def audit_table(
     has_column = column in {field.name for field in table.schema().fields}
     actions = _actions(table)
     unclear: set[str] = set()
+    # Which rows deletion vectors hide is not in the statistics.
+    hidden = may_hide_rows(table)
     for action in actions:
+        if hidden:
+            unclear.add(str(action["path"]))
+            continue
         counts = _from_statistics(action, column, stale) if has_column else _all_unknown(action)
         if counts is None:
             unclear.add(str(action["path"]))
@@ -161,13 +166,7 @@ def _all_unknown(action: Mapping[str, Any]) -> list[VersionCount] | None:
 
 def _row_count(action: Mapping[str, Any]) -> int | None:
     rows = action.get("num_records")
-    deleted = sum(
-        value or 0
-        for name, value in action.items()
-        if name.lower().replace("_", "").endswith("deletionvector.cardinality")
-    )
-    # Which rows a deletion vector hides is not in the statistics.
-    return None if rows is None or deleted else int(rows)
+    return None if rows is None else int(rows)
 
 
 def _from_statistics(action: Mapping[str, Any], column: str, stale: Staleness) -> list[VersionCount] | None:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from kindling_dagster.delta_log import local_path
+from kindling_dagster.delta_log import local_path, may_hide_rows
 from kindling_dagster.streaming.dimensions.fingerprint import column_name, schema_columns
 from kindling_dagster.streaming.dimensions.model import Dimension
 from kindling_dagster.streaming.dimensions.rows import RowsDigest, digest_rows
@@ -163,7 +163,7 @@ class Snapshot:
     @cached_property
     def _rows_may_be_marked(self) -> bool:
         """Whether deletion vectors may hide rows: the add actions that delta-rs gives do not tell of them."""
-        return "deletionVectors" in (self._table.protocol().reader_features or ())
+        return may_hide_rows(self._table)
 
     @property
     def _columns_are_mapped(self) -> bool:
