@@ -25,8 +25,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "schema": {},
     "scd2": {"keys": ("id",)},
 }
+# What plain tables have is among what these have.
 PROPERTIES = {
-    "plain": "",
     "mapped": "TBLPROPERTIES ('delta.columnMapping.mode' = 'name')",
     "vectors": "TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')",
 }
