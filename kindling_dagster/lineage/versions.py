@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,10 +77,22 @@ class TransformVersions:
 
     def _distribution(self, package: str) -> importlib.metadata.Distribution | None:
         if self._owners is None:
-            self._owners = importlib.metadata.packages_distributions()
+            self._owners = _owners()
         for name in self._owners.get(package, ()):
             return importlib.metadata.distribution(name)
         return None
+
+
+def _owners() -> dict[str, list[str]]:
+    """Import name to the distributions that bring it."""
+    found = {name: list(owners) for name, owners in importlib.metadata.packages_distributions().items()}
+    if sys.version_info < (3, 11):
+        # There it knows only packages whose installer left a top_level.txt, which newer ones do not.
+        for distribution in importlib.metadata.distributions():
+            files = [file for file in distribution.files or () if file.suffix == ".py"]
+            for name in {file.parts[0].removesuffix(".py") for file in files} - {".."}:
+                found.setdefault(name, [distribution.metadata["Name"]])
+    return found
 
 
 def content_hash(root: Path) -> str:

@@ -19,7 +19,7 @@ from kindling_dagster.spark import find_java
 Found = TypeVar("Found")
 
 
-def wait_for(what: str, look: Callable[[], Found | None], seconds: float = 60) -> Found:
+def wait_for(what: str, look: Callable[[], Found | None], seconds: float = 120) -> Found:
     """Poll until ``look`` gives something; fails with ``what`` after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (found := look()):

@@ -159,7 +159,7 @@ def in_the_meantime(act: Callable[[], None]) -> Callable[[], None]:
     thread.start()
 
     def join() -> None:
-        thread.join(120)
+        thread.join(240)
         assert not thread.is_alive()
         if raised:
             raise raised[0]
@@ -228,7 +228,7 @@ def rows_in(app: Path, table: str) -> int:
 
 def test_a_time_limit_ends_the_job_on_the_cluster(app: Path, spark: Any) -> None:
     seen = in_the_meantime(lambda: wait_for("the endless job runs", lambda: endless_runs(spark)))
-    result = run(app, "gold/endless", config={"pipe_timeout": 30.0})
+    result = run(app, "gold/endless", config={"pipe_timeout": 45.0})
     seen()
     [event] = [e for e in result.all_events if e.event_type == DagsterEventType.STEP_FAILURE]
     told = event.event_specific_data.user_failure_data.metadata["kindling/failures"].value
