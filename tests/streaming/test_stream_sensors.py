@@ -118,10 +118,11 @@ def test_a_launch_is_waited_for_and_a_dead_host_replaced(world: World) -> None:
     result = world.tick()
     assert not result.run_requests
     assert "is starting" in str(result.skip_message)
-    host = Host(world.store, ttl=0.2, run_id=run_id, started_at=time.time() - 300)
+    host = Host(world.store, run_id=run_id, started_at=time.time() - 300)
     host.run_all()
     assert "3 of 3 wanted streams run" in str(world.tick().skip_message)
-    time.sleep(0.3)  # the lease ends
+    world.store.renew(host.lease, ttl=0.05)
+    time.sleep(0.1)  # the lease ends
     world.instance.report_run_failed(world.instance.get_run_by_id(run_id))  # type: ignore[arg-type]
     [request] = world.tick().run_requests or []
     first, second = world.store.launches()[1], world.store.launches()[0]
