@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +30,11 @@ from kindling_dagster.translator import AssetData, DagsterKindlingTranslator
 
 PROJECT_TAG = "kindling-dagster/project"
 KEYS_TAG = "kindling-dagster/asset_keys"
+
+
+def app_name(project: KindlingProject) -> str:
+    """The app's name as a part of Dagster's names."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", project.name)
 
 
 @dataclass(frozen=True)

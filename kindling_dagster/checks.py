@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from dagster import AssetCheckResult, AssetChecksDefinition, AssetKey, multi_asset_check
 
-from kindling_dagster.assets import KindlingAssetGraph
+from kindling_dagster.assets import KindlingAssetGraph, app_name
 from kindling_dagster.collector import collector_paused
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.signals.bridge_stream_rules import HEALTH_CHECK
@@ -55,7 +54,7 @@ def stream_checks_of(
     streams = streams_by_key(assets)
 
     @multi_asset_check(
-        name=f"{re.sub(r'[^A-Za-z0-9_]', '_', assets.project.name)}_stream_health",
+        name=f"{app_name(assets.project)}_stream_health",
         specs=specs,
         can_subset=True,
         required_resource_keys={resource_key},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from dagster import (
 )
 
 from kindling_dagster.analysis.job import build_analyze_job
-from kindling_dagster.assets import KindlingAssetGraph, step_of
+from kindling_dagster.assets import KindlingAssetGraph, app_name, step_of
 from kindling_dagster.checks import stream_checks_of
 from kindling_dagster.dimension_sensor import build_dimension_sensor
 from kindling_dagster.errors import DeclarationError
@@ -80,7 +79,7 @@ def build_kindling_definitions(
     if assets.written or not streaming:
         step = _batch_step(assets, select, exclude, resource_key)
         steps.append(step)
-        jobs.insert(0, define_asset_job(f"{_name(project)}_all", AssetSelection.assets(*step.keys)))
+        jobs.insert(0, define_asset_job(f"{app_name(project)}_all", AssetSelection.assets(*step.keys)))
     batch = Definitions(
         assets=[*steps, *assets.external_specs.values()],
         resources={resource_key: resource or KindlingResource()},
@@ -97,10 +96,6 @@ def build_kindling_definitions(
     )
 
 
-def _name(project: KindlingProject) -> str:
-    return re.sub(r"\W", "_", project.name)
-
-
 def _batch_step(
     assets: KindlingAssetGraph, select: Selection | None, exclude: Selection | None, resource_key: str
 ) -> AssetsDefinition:
@@ -108,7 +103,7 @@ def _batch_step(
         assets,
         select=select,
         exclude=exclude,
-        name=f"kindling_{_name(assets.project)}",
+        name=f"kindling_{app_name(assets.project)}",
         required_resource_keys={resource_key},
     )
     def app_assets(context):  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here

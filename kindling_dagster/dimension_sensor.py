@@ -19,7 +19,7 @@ from dagster import (
     sensor,
 )
 
-from kindling_dagster.assets import KindlingAssetGraph
+from kindling_dagster.assets import KindlingAssetGraph, app_name
 from kindling_dagster.dimension_events import (
     change_event,
     first_event,
@@ -27,7 +27,6 @@ from kindling_dagster.dimension_events import (
     problem_event,
     problem_mark,
 )
-from kindling_dagster.jobs import app_name
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.restart_runs import CASCADE_TAG, cascade_key, cascade_run_config
 from kindling_dagster.stream_assets import STREAMS_RESOURCE

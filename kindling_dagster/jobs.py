@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Event
@@ -24,7 +23,7 @@ from dagster import (
 )
 from pydantic import Field
 
-from kindling_dagster.assets import KindlingAssetGraph, asset_keys_of
+from kindling_dagster.assets import KindlingAssetGraph, app_name, asset_keys_of
 from kindling_dagster.engines.base import RunEvent
 from kindling_dagster.engines.thread import SparkThread
 from kindling_dagster.errors import KindlingDagsterError
@@ -67,11 +66,6 @@ class StreamsConfig(Config):
         description="Pipe ids, ids of the entities they write, or globs; all of the app when empty.",
     )
     reason: str = Field(default="", description="Why; kept in the streams' history.")
-
-
-def app_name(project: KindlingProject) -> str:
-    """The app's name as a part of Dagster's names."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", project.name)
 
 
 def build_stream_jobs(

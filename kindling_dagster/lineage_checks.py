@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -19,7 +18,7 @@ from dagster import (
     multi_asset_check,
 )
 
-from kindling_dagster.assets import KindlingAssetGraph
+from kindling_dagster.assets import KindlingAssetGraph, app_name
 from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.lineage.settings import lineage_pipes
 from kindling_dagster.project import KindlingProject
@@ -62,7 +61,7 @@ def build_lineage_checks(
         return ()
 
     @multi_asset_check(
-        name=f"{_name(project)}_{CHECK}",
+        name=f"{app_name(project)}_{CHECK}",
         specs=[
             assets.translator.get_asset_check_spec(CheckData(known[entity_id], CHECK, _DESCRIPTION))
             for entity_id in entity_of.values()
@@ -141,14 +140,10 @@ def build_lineage_audit(
         checks = build_lineage_checks(project, max_age=timedelta(days=30))
         defs = Definitions(asset_checks=checks, schedules=[build_lineage_audit(project, checks)])
     """
-    name = f"{_name(project)}_lineage_audit"
+    name = f"{app_name(project)}_lineage_audit"
     job = define_asset_job(
         name,
         AssetSelection.checks(*checks),
         description="Looks for rows that old versions of the pipes wrote.",
     )
     return ScheduleDefinition(name=f"{name}_schedule", job=job, cron_schedule=cron_schedule)
-
-
-def _name(project: KindlingProject) -> str:
-    return re.sub(r"\W", "_", project.name)

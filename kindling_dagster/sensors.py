@@ -24,9 +24,8 @@ from dagster import (
     sensor,
 )
 
-from kindling_dagster.assets import KindlingAssetGraph
+from kindling_dagster.assets import KindlingAssetGraph, app_name
 from kindling_dagster.checks import streams_by_key
-from kindling_dagster.jobs import app_name
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.signals.plain import scrub_text
 from kindling_dagster.stream_assets import STREAMS_RESOURCE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from dagster import (
     multi_asset,
 )
 
-from kindling_dagster.assets import PROJECT_TAG, KindlingAssetGraph
+from kindling_dagster.assets import PROJECT_TAG, KindlingAssetGraph, app_name
 from kindling_dagster.collector import collector_paused
 from kindling_dagster.dag.graph import PipeGraphBuilder
 from kindling_dagster.errors import DeclarationError
@@ -121,7 +120,7 @@ def streaming_step_of(
         )
 
     @multi_asset(
-        name=name or f"{re.sub(r'[^A-Za-z0-9_]', '_', project.name)}_streams",
+        name=name or f"{app_name(project)}_streams",
         specs=specs,
         can_subset=True,
         op_tags={**(op_tags or {}), PROJECT_TAG: project.to_json(), **assets.keys_tag},

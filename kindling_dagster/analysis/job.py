@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import closing
 from typing import Any
 
@@ -24,6 +23,7 @@ from dagster import (
 from pydantic import Field
 
 from kindling_dagster.analysis.findings import AnalysisResult, Finding, PipeAnalysis, Verdict
+from kindling_dagster.assets import app_name
 from kindling_dagster.engines.base import LogLine
 from kindling_dagster.errors import RunError
 from kindling_dagster.project import KindlingProject
@@ -58,7 +58,7 @@ def build_analyze_job(
             jobs=[build_analyze_job(KindlingProject("demo"))], resources={"kindling": KindlingResource()}
         )
     """
-    job_name = name or re.sub(r"\W", "_", f"{project.name}_analyze")
+    job_name = name or f"{app_name(project)}_analyze"
 
     @op(
         name=f"{job_name}_pipes",

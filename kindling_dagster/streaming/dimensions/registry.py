@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from kindling_dagster.delta_log import local_path
 from kindling_dagster.errors import DeclarationError, SelectionError
 from kindling_dagster.manifest import EntitySpec, Manifest
-from kindling_dagster.secrets import environment_names
+from kindling_dagster.secrets import secret_from_environment
 from kindling_dagster.streaming.dimensions.model import (
     FILE_FORMATS,
     METHODS,
@@ -26,15 +25,6 @@ COLUMNS_TAG = "dagster/change_columns"
 """Tag of an entity: the columns for that method, separated by commas."""
 
 _FILE_OPTIONS = ("delimiter", "quote", "encoding", "header")
-
-
-def secret_from_environment(key: str) -> str:
-    """A secret's value as Kindling's standalone platform finds it; raises LookupError, naming the key alone."""
-    for name in environment_names(key):
-        value = os.environ.get(name)
-        if value is not None:
-            return value
-    raise LookupError(f"secret {key} is not set")
 
 
 def default_method(entity: EntitySpec) -> Method:
