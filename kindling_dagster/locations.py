@@ -39,12 +39,19 @@ def _secret(entity: EntitySpec) -> str:
 
 
 def _absolute(location: str, working_dir: Path | None, entity: EntitySpec) -> str:
-    path = local_path(location)
-    if path is None or path.is_absolute():
-        return location
-    if working_dir is None:
+    found = absolute_location(location, working_dir)
+    path = local_path(found)
+    if path is not None and not path.is_absolute():
         raise RunError(
             f"The table of {entity.id} lies at a relative path, and a manifest alone does not say from where.",
             "Give the project its app, or working_dir=.",
         )
-    return str(working_dir / path)
+    return found
+
+
+def absolute_location(location: str, working_dir: str | Path | None) -> str:
+    """A relative path made absolute; URIs, absolute paths, and what counts from nowhere as they are."""
+    path = local_path(location)
+    if path is None or path.is_absolute() or not working_dir:
+        return location
+    return str(Path(working_dir) / path)

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kindling_dagster.delta_log import local_path
 from kindling_dagster.errors import DeclarationError, SelectionError
+from kindling_dagster.locations import absolute_location
 from kindling_dagster.manifest import EntitySpec, Manifest
 from kindling_dagster.secrets import secret_from_environment
 from kindling_dagster.streaming.dimensions.model import (
@@ -78,7 +78,7 @@ def dimension_of(
         location = partial(_secret_location, resolve_secret, entity.location.value, working_directory)
         label = f"@secret:{entity.location.value}"
     elif entity.location.kind == "path":
-        location = _absolute(entity.location.value, working_directory)
+        location = absolute_location(entity.location.value, working_directory)
     names = CurrentRows()
     return Dimension(
         entity_id=entity.id,
@@ -115,12 +115,4 @@ def dimensions_of(manifest: Manifest, entity_ids: tuple[str, ...], **options: An
 
 
 def _secret_location(resolve: Callable[[str], str], key: str, working_directory: str | Path) -> str:
-    return _absolute(resolve(key), working_directory)
-
-
-def _absolute(location: str, working_directory: str | Path) -> str:
-    """A relative path made absolute; URIs and absolute paths as they are."""
-    path = local_path(location)
-    if path is None or path.is_absolute() or not working_directory:
-        return location
-    return str(Path(working_directory) / path)
+    return absolute_location(resolve(key), working_directory)
