@@ -9,24 +9,13 @@ from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from dagster import (
-    MAX_RUNTIME_SECONDS_TAG,
-    Config,
-    Failure,
-    JobDefinition,
-    Nothing,
-    OpExecutionContext,
-    Out,
-    in_process_executor,
-    job,
-    op,
-)
+from dagster import MAX_RUNTIME_SECONDS_TAG, Config, JobDefinition, OpExecutionContext
 from pydantic import Field
 
 from kindling_dagster.assets import KindlingAssetGraph, app_name, asset_keys_of
 from kindling_dagster.engines.base import RunEvent
 from kindling_dagster.engines.thread import SparkThread
-from kindling_dagster.errors import KindlingDagsterError
+from kindling_dagster.op_jobs import build_op_job
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.restart_runs import build_restart_job
 from kindling_dagster.signals.bridge import StepReporter
@@ -129,27 +118,20 @@ def build_stream_host_job(
     rules = bridge or SignalBridge(_QUIET)
     assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
 
-    @op(
-        name=f"{job_name}_run",
-        required_resource_keys={resource_key, streams_resource_key},
-        out=Out(Nothing),
-        tags=assets.keys_tag,
-    )
-    def host(context) -> None:  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
+    def host(context: OpExecutionContext) -> None:
         kindling = getattr(context.resources, resource_key)
         streams = getattr(context.resources, streams_resource_key)
         _Hosting(context, project, kindling, streams, rules).run()
 
-    @job(
-        name=job_name,
-        description=f"Runs all streams of {project.name} in one Spark session until it is terminated.",
+    return build_op_job(
+        job_name,
+        f"{job_name}_run",
+        f"Runs all streams of {project.name} in one Spark session until it is terminated.",
+        host,
+        resources={resource_key, streams_resource_key},
         tags=HOST_TAGS,
-        executor_def=in_process_executor,
+        op_tags=assets.keys_tag,
     )
-    def stream_host() -> None:
-        host()
-
-    return stream_host
 
 
 class _Hosting:
@@ -178,7 +160,7 @@ class _Hosting:
         """Host until it ends by itself, or until this thread is interrupted.
 
         Raises:
-            Failure: The host could not start, or lost what it needs.
+            KindlingDagsterError: The host could not start, or lost what it needs.
         """
         thread = SparkThread("stream host")
         future = thread.submit(self._host)
@@ -241,8 +223,6 @@ class _Hosting:
         except HostRefusedError as error:
             # Nothing is wrong: the other one runs the streams.
             self._context.log.warning(str(error))
-        except KindlingDagsterError as error:
-            raise Failure(str(error), allow_retries=False) from error
         else:
             self._context.log.info(f"The host ended: {ended.reason} ({ended.streams} streams stopped).")
 
@@ -254,29 +234,23 @@ def _asking_job(
     config: type[StreamsConfig],
     resource_key: str,
 ) -> JobDefinition:
-    @op(
-        name=f"{name}_ask",
-        required_resource_keys={resource_key},
-        config_schema=config.to_fields_dict(),
-        out=Out(Nothing),
-    )
-    def asking(context) -> None:  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
+    def asking(context: OpExecutionContext) -> None:
         client = getattr(context.resources, resource_key).client(
             by=f"run {context.run_id}", instance=context.instance
         )
-        try:
-            asked = ask(client, {**context.op_config, "request": context.run_id})
-        except KindlingDagsterError as error:
-            raise Failure(str(error), allow_retries=False) from error
+        asked = ask(client, {**context.op_config, "request": context.run_id})
         context.log.info(
             f"Asked for {', '.join(asked) or 'nothing'}. The stream host does it within seconds."
         )
 
-    @job(name=name, description=f"{ask.__doc__} The app is {project.name}.", executor_def=in_process_executor)
-    def asking_job() -> None:
-        asking()
-
-    return asking_job
+    return build_op_job(
+        name,
+        f"{name}_ask",
+        f"{ask.__doc__} The app is {project.name}.",
+        asking,
+        resources={resource_key},
+        config=config,
+    )
 
 
 def _start(client: StreamsClient, config: dict[str, Any]) -> tuple[str, ...]:

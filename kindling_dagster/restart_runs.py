@@ -10,22 +10,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from dagster import (
-    Config,
-    Failure,
-    JobDefinition,
-    Nothing,
-    OpExecutionContext,
-    Out,
-    in_process_executor,
-    job,
-    op,
-)
+from dagster import Config, Failure, JobDefinition, OpExecutionContext
 from pydantic import Field
 
 from kindling_dagster.assets import KindlingAssetGraph, asset_keys_of
 from kindling_dagster.engines.base import SignalSeen
-from kindling_dagster.errors import KindlingDagsterError
+from kindling_dagster.op_jobs import build_op_job
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.signals.bridge import StepReporter
 from kindling_dagster.signals.bridge_outputs import BridgeContext
@@ -91,42 +81,32 @@ def build_restart_job(
     """
     assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
 
-    @op(
-        name=f"{name}_ask",
-        required_resource_keys={streams_resource_key},
-        config_schema=RestartStreamsConfig.to_fields_dict(),
-        out=Out(Nothing),
-        tags=assets.keys_tag,
-    )
-    def restarting(context) -> None:  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
+    def restarting(context: OpExecutionContext) -> None:
         config: dict[str, Any] = context.op_config
-        try:
-            client = getattr(context.resources, streams_resource_key).client(
-                by=f"run {context.run_id}", instance=context.instance
-            )
-            if config["changes"]:
-                watched = WatchedDimensions(project.manifest, policy, project.working_dir)
-                CascadeRun(context, client, watched, config["changes"]).run()
-                return
-            asked = client.restart(
-                config["streams"], reason=config["reason"], cascade=config["cascade"], request=context.run_id
-            )
-        except KindlingDagsterError as error:
-            raise Failure(str(error), allow_retries=False) from error
+        client = getattr(context.resources, streams_resource_key).client(
+            by=f"run {context.run_id}", instance=context.instance
+        )
+        if config["changes"]:
+            watched = WatchedDimensions(project.manifest, policy, project.working_dir)
+            CascadeRun(context, client, watched, config["changes"]).run()
+            return
+        asked = client.restart(
+            config["streams"], reason=config["reason"], cascade=config["cascade"], request=context.run_id
+        )
         context.log.info(
             f"Asked for {', '.join(asked) or 'nothing'}. The stream host does it within seconds."
         )
 
-    @job(
-        name=name,
-        description="Asks that streams start anew from their checkpoints; all of the app by default. "
+    return build_op_job(
+        name,
+        f"{name}_ask",
+        "Asks that streams start anew from their checkpoints; all of the app by default. "
         f"The app is {project.name}. The dimension sensor launches it where a change calls for a restart.",
-        executor_def=in_process_executor,
+        restarting,
+        resources={streams_resource_key},
+        config=RestartStreamsConfig,
+        op_tags=assets.keys_tag,
     )
-    def restart_streams() -> None:
-        restarting()
-
-    return restart_streams
 
 
 @dataclass
