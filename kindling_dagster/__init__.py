@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         build_kindling_stream_definitions,
     )
     from kindling_dagster.dimension_sensor import build_dimension_sensor
+    from kindling_dagster.engine_resources import InProcessEngine, WarmEngine
     from kindling_dagster.errors import KindlingDagsterError
     from kindling_dagster.jobs import build_stream_jobs
     from kindling_dagster.manifest import Manifest
@@ -42,6 +43,7 @@ __all__ = [
     "CheckData",
     "DagsterKindlingTranslator",
     "DimensionPolicy",
+    "InProcessEngine",
     "KindlingDagsterError",
     "KindlingProject",
     "KindlingResource",
@@ -53,6 +55,7 @@ __all__ = [
     "SignalBridge",
     "SupervisorPolicy",
     "TranslatorSettings",
+    "WarmEngine",
     "build_dimension_sensor",
     "build_kindling_asset_specs",
     "build_kindling_definitions",
@@ -72,6 +75,7 @@ _HOMES = {
     "CheckData": "translator",
     "DagsterKindlingTranslator": "translator",
     "DimensionPolicy": "streaming.watched",
+    "InProcessEngine": "engine_resources",
     "KindlingDagsterError": "errors",
     "KindlingProject": "project",
     "KindlingResource": "resources",
@@ -83,6 +87,7 @@ _HOMES = {
     "SignalBridge": "signals.bridge_table",
     "SupervisorPolicy": "streaming.supervision",
     "TranslatorSettings": "translator",
+    "WarmEngine": "engine_resources",
     "build_dimension_sensor": "dimension_sensor",
     "build_kindling_asset_specs": "assets",
     "build_kindling_definitions": "definitions",

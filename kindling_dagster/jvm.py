@@ -149,3 +149,20 @@ def qualified(spark: SparkSession, path: str) -> str:
     made = spark._jvm.org.apache.hadoop.fs.Path(path)
     files = made.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
     return str(files.makeQualified(made).toString())
+
+
+def sql_settings(spark: SparkSession) -> dict[str, str]:
+    """The settings that were made in the session, by name; ``SET`` gives them with secrets blotted out."""
+    return dict(spark._jsparkSession.sessionState().conf().settings())
+
+
+def cached_rdds(spark: SparkSession) -> list[int]:
+    """The numbers of the RDDs that are marked as cached, whoever keeps them."""
+    return [int(number) for number in spark.sparkContext._jsc.getPersistentRDDs()]
+
+
+def uncache_rdd(spark: SparkSession, number: int) -> None:
+    """Let go of what one of them holds; nothing happens where it is gone."""
+    rdd = spark.sparkContext._jsc.getPersistentRDDs().get(number)
+    if rdd is not None:
+        rdd.unpersist()

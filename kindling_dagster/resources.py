@@ -18,6 +18,7 @@ from pydantic import Field, PrivateAttr
 
 from kindling_dagster.assets import PROJECT_TAG, asset_keys_of
 from kindling_dagster.config import KindlingRunConfig, option_layer
+from kindling_dagster.engine_resources import EngineResource, InProcessEngine
 from kindling_dagster.engines.base import Engine, RunRequest
 from kindling_dagster.errors import RunError
 from kindling_dagster.manifest import Manifest
@@ -54,6 +55,7 @@ class KindlingResource(ConfigurableResource[Any]):
     """
 
     spark: LazyPySparkResource
+    engine: EngineResource
     watermarks: bool = Field(
         default=False,
         description="Read only new data in every run, by Kindling's watermarks, which its standalone "
@@ -93,7 +95,8 @@ class KindlingResource(ConfigurableResource[Any]):
 
     def __init__(self, **data: Any) -> None:
         # Dagster takes nested resources as arguments only, never as a field's default.
-        super().__init__(**{"spark": LazyPySparkResource(spark_config={}), **data})
+        defaults = {"spark": LazyPySparkResource(spark_config={}), "engine": InProcessEngine()}
+        super().__init__(**{**defaults, **data})
 
     def run(
         self,
@@ -116,14 +119,12 @@ class KindlingResource(ConfigurableResource[Any]):
         """
         return KindlingRun(self, context, project or _project_of(context), config, bridge)
 
-    def engine(self, project: KindlingProject) -> Engine:
+    def engine_for(self, project: KindlingProject) -> Engine:
         """The engine that serves a project in this process; made on first use, closed with the resource."""
         key = project.to_json()
         if key not in self._engines:
-            # Here, because it imports Kindling and PySpark, which definitions and sensors do without.
-            from kindling_dagster.engines.in_process import InProcessEngine
-
-            self._engines[key] = InProcessEngine(project, self.create_session, self.storage_options)
+            conf = session_conf(self.spark.spark_config)
+            self._engines[key] = self.engine.open(project, conf, self.create_session, self.storage_options)
         return self._engines[key]
 
     def create_session(self) -> Any:
@@ -146,7 +147,7 @@ class KindlingResource(ConfigurableResource[Any]):
 
     def options(self) -> OptionLayer:
         """What the resource's own fields say of execution options."""
-        return option_layer(self.model_dump(exclude={"spark", "watermarks", "storage_options"}))
+        return option_layer(self.model_dump(exclude={"spark", "engine", "watermarks", "storage_options"}))
 
 
 class KindlingRun:
@@ -196,7 +197,7 @@ class KindlingRun:
             return
         names = BridgeContext(self.manifest, asset_keys_of(self._context.op_def.tags))
         reporter = StepReporter(self._context, assets, names, self._bridge)
-        events = self._resource.engine(self._project).run(self._request(assets))
+        events = self._resource.engine_for(self._project).run(self._request(assets))
         try:
             for event in events:
                 yield from reporter.handle(event)

@@ -380,6 +380,18 @@ class KindlingRuntime:
 
         return self._service(SignalProvider)
 
+    def receivers(self) -> dict[str, dict[int, Any]]:
+        """Who is subscribed to each signal, by Python's identity of the subscriber.
+
+        Kindling wraps blinker's signals, which know, and hands on neither them nor its own list.
+        """
+        from blinker import ANY
+
+        return {
+            name: {id(receiver): receiver for receiver in wrapped._signal.receivers_for(ANY)}
+            for name, wrapped in dict(self.signals._signals).items()
+        }
+
     @property
     def config(self) -> Any:
         """Kindling's ConfigService."""

@@ -33,6 +33,7 @@ FACES_DAGSTER = {
     "signals.reading",
     "signals.throttle",
     "checks",
+    "engine_resources",
     "cli_streams",
     "jobs",
     "lineage_checks",

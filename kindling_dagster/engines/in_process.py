@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from kindling_dagster.dag.orchestrator import ExecutionOrchestrator
@@ -39,6 +39,7 @@ class InProcessEngine:
         project: The app.
         create_session: Gives the Spark session; called on the engine's thread, once.
         storage_options: For reading tables' logs on object storage without Spark, as deltalake takes them.
+        around: Entered on the engine's thread around each run, once Spark and the app are up.
     """
 
     def __init__(
@@ -46,10 +47,13 @@ class InProcessEngine:
         project: KindlingProject,
         create_session: Callable[[], SparkSession],
         storage_options: Mapping[str, str] | None = None,
+        around: Callable[[SparkSession, KindlingRuntime], AbstractContextManager[None]] | None = None,
     ) -> None:
         self._project = project
         self._create_session = create_session
         self._storage_options = storage_options
+        self._around = around or (lambda _spark, _runtime: nullcontext())
+        self._running: dict[str, _Execution] = {}
         self._thread = SparkThread(f"kindling {project.name}")
         self._spark: SparkSession | None = None
         self._owns_session = False
@@ -67,19 +71,31 @@ class InProcessEngine:
         def work() -> None:
             try:
                 spark, runtime = self._start(events.put)
-                execution.run(spark, runtime)
+                with self._around(spark, runtime):
+                    execution.run(spark, runtime)
             finally:
                 events.put(None)
 
+        self._running[request.run_id] = execution
         done = self._thread.submit(work)
         try:
             while (event := events.get()) is not None:
                 yield event
             done.result()
         finally:
+            del self._running[request.run_id]
             if not done.done():
                 execution.cancel("the run was cancelled")
                 self._await_end(done)
+
+    def cancel(self, run_id: str, reason: str) -> None:
+        """Cancel a run from any thread; its events go on until all its pipes have ended.
+
+        Nothing happens where no such run is on its way.
+        """
+        execution = self._running.get(run_id)
+        if execution is not None:
+            execution.cancel(reason)
 
     def _await_end(self, done: Future[None]) -> None:
         try:

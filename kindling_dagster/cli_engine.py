@@ -1,0 +1,91 @@
+"""The commands ``kindling-dagster engine start | stop | status``. None starts a JVM by itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import closing
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from kindling_dagster.cli_app import app_options, plain
+from kindling_dagster.engines.warm.process import ask, ensure
+from kindling_dagster.engines.warm.spec import IDLE_SECONDS, WarmSpec, places, warm_folder
+from kindling_dagster.project import KindlingProject
+from kindling_dagster.spark import session_conf
+
+
+@click.group()
+def engine() -> None:
+    """Warm processes, which keep Spark and an app up between runs."""
+
+
+@engine.command()
+@app_options
+@click.option("--conf", "pairs", multiple=True, metavar="NAME=VALUE", help="Spark setting; can be repeated.")
+@click.option(
+    "--idle-minutes", default=IDLE_SECONDS / 60, show_default=True, help="End after so long without a run."
+)
+def start(project: KindlingProject, pairs: tuple[str, ...], idle_minutes: float) -> None:
+    """Start the warm process of APP, where there is none; Spark comes with the first run.
+
+    A run uses it when its resource has the same Spark settings.
+    """
+    conf: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--conf")
+        conf[name] = value
+    spec = WarmSpec.of(project, session_conf(conf), {}, idle_seconds=idle_minutes * 60)
+    channel, place, started = ensure(spec)
+    with closing(channel):
+        channel.send({"ask": "status"})
+        pid = channel.receive()["status"]["pid"]
+    click.echo(f"{'Started' if started else 'Already there:'} process {pid}; its log is {place.log}")
+
+
+@engine.command()
+@click.option(
+    "--now", is_flag=True, help="Cancel the run that is on its way; else the process ends after it."
+)
+def stop(now: bool) -> None:
+    """End all warm processes of this user."""
+    found = [place for place in places(warm_folder()) if ask(place, {"ask": "stop", "now": now}) is not None]
+    click.echo(f"{len(found)} told to end" if found else "None is there")
+
+
+@engine.command()
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def status(form: str) -> None:
+    """The warm processes of this user."""
+    answers = [ask(place, {"ask": "status"}) for place in places(warm_folder())]
+    found = [answer["status"] for answer in answers if answer is not None and "status" in answer]
+    if form == "json":
+        click.echo(json.dumps(found, indent=1))
+        return
+    if not found:
+        click.echo("None is there")
+        return
+    table = Table("app", "environment", "pid", "up", "runs", "now", "memory")
+    for each in found:
+        table.add_row(*_row(each))
+    Console(highlight=False).print(table)
+
+
+def _row(each: dict[str, Any]) -> list[str]:
+    up = (time.time() - each["started_at"]) / 60
+    idle, limit = each["idle_seconds"] / 60, each["idle_limit_seconds"] / 60
+    now = f"run {each['running']}" if each["running"] else f"idle {idle:.0f} of {limit:.0f} min"
+    return [
+        plain(each["project"]),
+        plain(each["environment"]),
+        str(each["pid"]),
+        f"{up:.0f} min",
+        str(each["runs"]),
+        now,
+        f"{each['memory_bytes'] / 1e9:.1f} GB",
+    ]
