@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from kindling_dagster.signals.payloads import Payload
 
 HEALTH_CHECK: Final = "stream_health"
-RECOVERY_CHECK: Final = "stream_recovery"
 SCHEMA_CHECK: Final = "schema_drift"
 
 
@@ -81,11 +80,14 @@ def health(payload: Payload, context: BridgeContext) -> Iterable[Output]:
     yield from _checks(HEALTH_CHECK, payload, context, passed, severity)
 
 
-def recovery(payload: Payload, context: BridgeContext) -> Iterable[Output]:
-    """An observation, and the outcome of the recovery check: failed only when nobody tries any more."""
+def given_up(payload: Payload, context: BridgeContext) -> Iterable[Output]:
+    """An observation, and a failed health check: nobody starts the stream again.
+
+    That it runs again is no outcome of the check: another stream of the asset may be down, and the
+    supervisor, which sees all of them, evaluates the check within seconds.
+    """
     yield from stream(payload, context)
-    passed = payload.signal.endswith("recovery_succeeded")
-    yield from _checks(RECOVERY_CHECK, payload, context, passed, AssetCheckSeverity.ERROR)
+    yield from _checks(HEALTH_CHECK, payload, context, False, AssetCheckSeverity.ERROR)
 
 
 def _checks(

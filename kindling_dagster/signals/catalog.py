@@ -150,7 +150,6 @@ _EVENTS_BY_NAME: Final[Mapping[str, tuple[DagsterEvent, ...]]] = {
     "streaming.query_unhealthy": _HEALTH,
     "streaming.query_stalled": _HEALTH,
     "streaming.query_exception": _HEALTH,
-    "streaming.recovery_succeeded": _HEALTH,
     "streaming.recovery_exhausted": _HEALTH,
     "streaming.dimension_changed": _HEALTH,
     "streaming.orchestrator_started": _LOG,

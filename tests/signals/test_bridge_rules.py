@@ -297,8 +297,7 @@ def test_the_end_of_an_execution_tells_of_caching() -> None:
         ("streaming.query_unhealthy", {"reason": "slow"}, "stream_health", False, "WARN", "query unhealthy: slow"),
         ("streaming.query_stalled", {}, "stream_health", False, "ERROR", "query stalled"),
         ("streaming.query_exception", {"exception": "boom"}, "stream_health", False, "ERROR", "query exception: boom"),
-        ("streaming.recovery_succeeded", {}, "stream_recovery", True, "ERROR", "recovery succeeded"),
-        ("streaming.recovery_exhausted", {"failure_reason": "x"}, "stream_recovery", False, "ERROR", "recovery exhausted: x"),
+        ("streaming.recovery_exhausted", {"failure_reason": "x"}, "stream_health", False, "ERROR", "recovery exhausted: x"),
         ("streaming.dimension_changed", {"change": "schema"}, "schema_drift", False, "WARN", "The schema changed."),
         ("streaming.dimension_changed", {"change": "data"}, "schema_drift", True, "WARN", "Only data changed."),
         ("datapipes.lineage_audit", {"stale_row_count": 1200}, "lineage_freshness", False, "WARN", "1,200 stale"),
@@ -318,6 +317,12 @@ def test_checks(
     assert (observed.asset_key, checked.asset_key) == (key, key)
     assert (checked.check_name, checked.passed, checked.severity.value) == (check, passed, severity)
     assert checked.description == description
+
+
+def test_a_stream_that_recovered_says_nothing_of_the_others_of_its_asset() -> None:
+    (found,) = outputs("streaming.recovery_succeeded", query_id="follow", retry_count=2)
+    assert isinstance(found, AssetObservation)
+    assert (found.asset_key, found.description) == (LIVE, "recovery succeeded")
 
 
 def test_an_observation_has_what_the_signal_says() -> None:
