@@ -1,4 +1,4 @@
-"""The commands ``kindling-dagster engine start | stop | status``. None starts a JVM by itself."""
+"""The commands ``kindling-dagster engine start | stop | status | archive``. Only ``archive`` starts a JVM."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kindling_dagster.cli_app import app_options, plain
+from kindling_dagster.class_archive import FOLDER_VARIABLE, make_archive
+from kindling_dagster.cli_app import CommandFailed, app_options, plain
 from kindling_dagster.engines.warm.process import ask, ensure
 from kindling_dagster.engines.warm.spec import IDLE_SECONDS, WarmSpec, places, warm_folder
+from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.spark import session_conf
 
@@ -46,6 +48,19 @@ def start(project: KindlingProject, pairs: tuple[str, ...], idle_minutes: float)
         channel.send({"ask": "status"})
         pid = channel.receive()["status"]["pid"]
     click.echo(f"{'Started' if started else 'Already there:'} process {pid}; its log is {place.log}")
+
+
+@engine.command()
+def archive() -> None:
+    """Archive Spark's classes, so that every JVM on this machine starts in half the time. Takes a minute."""
+    try:
+        path = make_archive()
+    except KindlingDagsterError as error:
+        raise CommandFailed(error) from error
+    if path is None:
+        click.echo(f"Archives are off: {FOLDER_VARIABLE}=off")
+    else:
+        click.echo(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
 
 
 @engine.command()

