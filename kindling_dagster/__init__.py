@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kindling_dagster.jobs import build_stream_jobs
     from kindling_dagster.manifest import Manifest
     from kindling_dagster.project import KindlingProject
+    from kindling_dagster.reprocess_job import build_reprocess_job
     from kindling_dagster.resources import KindlingResource
     from kindling_dagster.sensors import build_stream_supervisor
     from kindling_dagster.signals.bridge_table import SignalBridge
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from kindling_dagster.stream_assets import build_kindling_streaming_assets
     from kindling_dagster.stream_events import ReportingPolicy
     from kindling_dagster.stream_resources import KindlingStreamsResource
+    from kindling_dagster.streaming.reprocess_rows import reprocess_rows
+    from kindling_dagster.streaming.reprocessing import ReprocessRequest
     from kindling_dagster.streaming.restarts import RestartConfig
     from kindling_dagster.streaming.supervision import SupervisorPolicy
     from kindling_dagster.streaming.watched import DimensionPolicy
@@ -51,6 +54,7 @@ __all__ = [
     "KindlingStreamsResource",
     "Manifest",
     "ReportingPolicy",
+    "ReprocessRequest",
     "RestartConfig",
     "SignalBridge",
     "SupervisorPolicy",
@@ -61,11 +65,13 @@ __all__ = [
     "build_kindling_definitions",
     "build_kindling_stream_definitions",
     "build_kindling_streaming_assets",
+    "build_reprocess_job",
     "build_stream_checks",
     "build_stream_jobs",
     "build_stream_supervisor",
     "kindling_assets",
     "read_signals",
+    "reprocess_rows",
 ]
 
 # Names are fetched when they are first asked for: the planning and execution core is used without
@@ -83,6 +89,7 @@ _HOMES = {
     "KindlingStreamsResource": "stream_resources",
     "Manifest": "manifest",
     "ReportingPolicy": "stream_events",
+    "ReprocessRequest": "streaming.reprocessing",
     "RestartConfig": "streaming.restarts",
     "SignalBridge": "signals.bridge_table",
     "SupervisorPolicy": "streaming.supervision",
@@ -93,11 +100,13 @@ _HOMES = {
     "build_kindling_definitions": "definitions",
     "build_kindling_stream_definitions": "definitions",
     "build_kindling_streaming_assets": "stream_assets",
+    "build_reprocess_job": "reprocess_job",
     "build_stream_checks": "checks",
     "build_stream_jobs": "jobs",
     "build_stream_supervisor": "sensors",
     "kindling_assets": "assets",
     "read_signals": "signals.reading",
+    "reprocess_rows": "streaming.reprocess_rows",
 }
 
 

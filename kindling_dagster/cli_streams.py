@@ -1,4 +1,4 @@
-"""The command line of streams: ``streams status | start | stop | restart | history | dead-letters | revive``, ``host``."""
+"""The command line of streams: ``streams status | start | stop | restart | history | …`` and ``host``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kindling_dagster.cli_app import app_options
+from kindling_dagster.cli_reprocess import reprocess
 from kindling_dagster.errors import ProjectError
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.streaming.views import Snapshot, StreamView
@@ -128,7 +129,10 @@ def _asking(command: _Command) -> _Command:
 
 @click.group()
 def streams() -> None:
-    """The app's streams: what should run, what runs, what happened. Starts no Spark."""
+    """The app's streams: what should run, what runs, what happened. None but ``reprocess`` starts Spark."""
+
+
+streams.add_command(reprocess)
 
 
 @streams.command()

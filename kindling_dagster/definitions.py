@@ -15,12 +15,13 @@ from dagster import (
 )
 
 from kindling_dagster.analysis.job import build_analyze_job
-from kindling_dagster.assets import KindlingAssetGraph, app_name, step_of
+from kindling_dagster.assets import KindlingAssetGraph, StepCheckChoice, app_name, step_of
 from kindling_dagster.checks import stream_checks_of
 from kindling_dagster.dimension_sensor import build_dimension_sensor
 from kindling_dagster.errors import DeclarationError
 from kindling_dagster.jobs import build_stream_jobs
 from kindling_dagster.project import KindlingProject
+from kindling_dagster.reprocess_job import build_reprocess_job
 from kindling_dagster.resources import KindlingResource
 from kindling_dagster.selection import Selection
 from kindling_dagster.sensors import build_stream_supervisor
@@ -30,6 +31,7 @@ from kindling_dagster.stream_resources import KindlingStreamsResource, refuse_sh
 from kindling_dagster.streaming.dependencies import StreamDependencies
 from kindling_dagster.streaming.supervision import SupervisorPolicy
 from kindling_dagster.streaming.watched import DimensionPolicy
+from kindling_dagster.table_checks.defs import table_checks_of
 from kindling_dagster.translator import DagsterKindlingTranslator
 
 
@@ -45,6 +47,7 @@ def build_kindling_definitions(
     streams_resource: KindlingStreamsResource | None = None,
     supervisor: SupervisorPolicy | None = None,
     dimensions: DimensionPolicy | None = None,
+    checks: bool = True,
 ) -> Definitions:
     """An app's assets, external assets, resource, a job over all batch assets, one for a dry run, and its streams.
 
@@ -63,6 +66,7 @@ def build_kindling_definitions(
         streams_resource: Where the streams' store is; the default store when left out.
         supervisor: How stream hosts are launched, and what a change of the code does.
         dimensions: How changes of what streams join with are seen, and when they restart streams.
+        checks: Add what ``build_table_checks`` gives.
 
     Raises:
         KindlingDagsterError: The app cannot be loaded, its pipes go in a circle, or a selection fits nothing.
@@ -74,14 +78,17 @@ def build_kindling_definitions(
     assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
     streaming = streams and bool(assets.streaming)
     steps: list[AssetsDefinition] = []
+    shown = [*assets.external_specs, *(assets.streaming if streaming else ())]
     jobs: list[JobDefinition | Any] = [build_analyze_job(project, resource_key=resource_key)]
     # An app may consist of streams alone; one of neither kind is refused by step_of.
     if assets.written or not streaming:
-        step = _batch_step(assets, select, exclude, resource_key)
+        step = _batch_step(assets, select, exclude, resource_key, "all" if checks else "none")
         steps.append(step)
-        jobs.insert(0, define_asset_job(f"{app_name(project)}_all", AssetSelection.assets(*step.keys)))
+        shown += assets.select(select, exclude)
+        jobs.insert(0, define_asset_job(f"{app_name(project)}_all", _with_sources(assets, step, checks)))
     batch = Definitions(
         assets=[*steps, *assets.external_specs.values()],
+        asset_checks=table_checks_of(assets, resource_key=resource_key, entity_ids=shown) if checks else (),
         resources={resource_key: resource or KindlingResource()},
         jobs=jobs,
         executor=in_process_executor,
@@ -96,8 +103,23 @@ def build_kindling_definitions(
     )
 
 
+def _with_sources(assets: KindlingAssetGraph, step: AssetsDefinition, checks: bool) -> AssetSelection:
+    """All batch assets with their checks, and those checks of sources that must pass before anything runs."""
+    chosen: AssetSelection = AssetSelection.assets(*step.keys)
+    needed = [
+        key
+        for key, (check, spec) in assets.checks.items()
+        if checks and spec.blocking and check.entity_id in assets.external
+    ]
+    return chosen | AssetSelection.checks(*needed) if needed else chosen
+
+
 def _batch_step(
-    assets: KindlingAssetGraph, select: Selection | None, exclude: Selection | None, resource_key: str
+    assets: KindlingAssetGraph,
+    select: Selection | None,
+    exclude: Selection | None,
+    resource_key: str,
+    checks: StepCheckChoice,
 ) -> AssetsDefinition:
     @step_of(
         assets,
@@ -105,6 +127,7 @@ def _batch_step(
         exclude=exclude,
         name=f"kindling_{app_name(assets.project)}",
         required_resource_keys={resource_key},
+        checks=checks,
     )
     def app_assets(context):  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
         kindling: KindlingResource = getattr(context.resources, resource_key)
@@ -193,6 +216,7 @@ def _streams(
             streams_resource_key=streams_key,
         )
         sensors.append(looking)
+        jobs = [*jobs, build_reprocess_job(project, resource_key=resource_key, translator=translator)]
     return Definitions(
         assets=[streaming_step_of(assets, resource_key=streams_key)],
         asset_checks=stream_checks_of(assets, resource_key=streams_key),

@@ -37,6 +37,8 @@ FACES_DAGSTER = {
     "cli_streams",
     "jobs",
     "lineage_checks",
+    "op_jobs",
+    "reprocess_job",
     "restart_runs",
     "sensors",
     "stream_assets",

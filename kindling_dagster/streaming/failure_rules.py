@@ -138,6 +138,28 @@ _VALUE: Final = (
 )
 _DECLARATION: Final = "Correct what the pipe or its entities declare."
 
+WRITE_CONFLICTS: Final[tuple[FailureRule, ...]] = (
+    FailureRule(
+        "transient",
+        _CONCURRENT,
+        conditions=("DELTA_CONCURRENT_*", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED"),
+    ),
+    FailureRule(
+        "transient",
+        _CONCURRENT,
+        types=(
+            "ConcurrentAppendException",
+            "ConcurrentDeleteReadException",
+            "ConcurrentDeleteDeleteException",
+            "ConcurrentWriteException",
+            "DeltaConcurrentModificationException",
+            "MetadataChangedException",
+            "ProtocolChangedException",
+        ),
+    ),
+)
+"""Another writer was first with the same files of a Delta table: the same write again may succeed."""
+
 # The first that fits decides, so special cases stand before general ones.
 RULES: Final[tuple[FailureRule, ...]] = (
     FailureRule("permanent", types=("CheckpointError",)),
@@ -162,24 +184,7 @@ RULES: Final[tuple[FailureRule, ...]] = (
         _TWO_QUERIES,
         pattern=r"another query with same id is already active|query .{0,200} has already been started",
     ),
-    FailureRule(
-        "transient",
-        _CONCURRENT,
-        conditions=("DELTA_CONCURRENT_*", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED"),
-    ),
-    FailureRule(
-        "transient",
-        _CONCURRENT,
-        types=(
-            "ConcurrentAppendException",
-            "ConcurrentDeleteReadException",
-            "ConcurrentDeleteDeleteException",
-            "ConcurrentWriteException",
-            "DeltaConcurrentModificationException",
-            "MetadataChangedException",
-            "ProtocolChangedException",
-        ),
-    ),
+    *WRITE_CONFLICTS,
     # The source's schema. Delta asks for a restart where that can help.
     FailureRule(
         "permanent",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kindling_dagster.errors import RunError
 from kindling_dagster.jvm import activate_session, qualified_path, read_text
 from kindling_dagster.streaming import checkpoints
+from kindling_dagster.streaming.conflicts import write_through_conflicts
 from kindling_dagster.streaming.fencing import LeaseFence
 from kindling_dagster.streaming.model import StreamingQueryConfig
 from kindling_dagster.streaming.store import StreamStore
@@ -29,6 +30,8 @@ _TXN_APP: Final = "spark.databricks.delta.write.txnAppId"
 _TXN_VERSION: Final = "spark.databricks.delta.write.txnVersion"
 # Under which Spark keeps a query's lasting id on the thread that runs its batches.
 _QUERY_ID_PROPERTY: Final = "sql.streaming.queryId"
+# A batch that keeps being second is a failure of the stream: recovery waits longer, and says so.
+_WRITE_ATTEMPTS: Final = 5
 _CHECKPOINT_SETTING: Final = "kindling.storage.checkpoint_root"
 
 
@@ -247,16 +250,20 @@ def _guarded_batch(
     write: Callable[[Any, int], None], stream_id: str, fence: LeaseFence, once: bool
 ) -> Callable[[Any, int], None]:
     def guarded(batch: Any, batch_id: int) -> None:
-        fence.check(stream_id)
-        if not once:
+        def checked() -> None:
+            fence.check(stream_id)
             write(batch, batch_id)
+
+        if not once:
+            checked()
             return
         session = batch.sparkSession
         query_id = session.sparkContext.getLocalProperty(_QUERY_ID_PROPERTY)
         session.conf.set(_TXN_APP, f"kindling-dagster/{stream_id}/{query_id}")
         session.conf.set(_TXN_VERSION, str(batch_id))
         try:
-            write(batch, batch_id)
+            # Others may write the table too: maintenance, or rows that are written anew.
+            write_through_conflicts(checked, stream_id, attempts=_WRITE_ATTEMPTS)
         finally:
             session.conf.unset(_TXN_APP)
             session.conf.unset(_TXN_VERSION)

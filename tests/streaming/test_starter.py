@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from pyspark.sql.functions import lit, udf
 
 from kindling_dagster import KindlingProject
 from kindling_dagster.jvm import DeadMansSwitch
@@ -20,6 +21,13 @@ from kindling_dagster.streaming import checkpoints
 from kindling_dagster.streaming.failures import CheckpointError
 from kindling_dagster.streaming.fencing import LeaseFence
 from kindling_dagster.streaming.model import StreamingQueryConfig
+from kindling_dagster.streaming.reprocess_rows import RowReprocessor
+from kindling_dagster.streaming.reprocessing import (
+    ReprocessError,
+    ReprocessRequest,
+    ReprocessResult,
+    scope_of,
+)
 from kindling_dagster.streaming.starter import OutputMissingError, StreamStarter
 
 pytestmark = pytest.mark.spark
@@ -207,3 +215,71 @@ def test_switch_that_is_pushed_and_disarmed_leaves_the_jvm_alone(spark: Any) -> 
     switch.push(60)
     switch.disarm()
     assert spark.range(3).count() == 3
+
+
+def reprocess(runtime: KindlingRuntime, *, write: bool, item: str = "pen", **options: Any) -> ReprocessResult:
+    request = ReprocessRequest("priced", "ref.items", keys=(item,), **options)
+    scope = scope_of(runtime.project.manifest, request)
+    return RowReprocessor(runtime, runtime.spark, "a run").run(scope, scope.keys, write=write)
+
+
+def test_rows_with_old_values_are_written_anew_beside_the_running_stream(
+    starter: StreamStarter, runtime: KindlingRuntime, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = [starter.start(stream_id, StreamingQueryConfig()) for stream_id in ("priced", "clean")]
+
+    def settle() -> list[tuple[Any, ...]]:
+        for query in reversed(queries):
+            query.processAllAvailable()
+        return rows(app, "gold/priced", "id", "value")
+
+    assert settle() == [(1, 30), (2, 100)]
+    items = pa.table({"item": ["pen", "ink"], "price": pa.array([4, 5], pa.int64())})
+    write_deltalake(str(app / "data/lake/ref/items"), items, mode="overwrite")
+    land(app, [(3, "pen", 1)])
+    assert settle() == [(1, 30), (2, 100), (3, 4)], "only what comes after the change has the new price"
+
+    version = DeltaTable(str(app / "data/lake/gold/priced")).version()
+    found = reprocess(runtime, write=False)
+    assert (found.keys, found.rows, found.written) == (1, 2, False)
+    assert DeltaTable(str(app / "data/lake/gold/priced")).version() == version
+    assert reprocess(runtime, write=True).written
+    assert settle() == [(1, 40), (2, 100), (3, 4)]
+    writer = commit_lineage(
+        DeltaTable(str(app / "data/lake/gold/priced")).history(1)[0]["userMetadata"], "gold.priced"
+    )
+    assert writer is not None
+    assert (writer.pipe, writer.run_id) == ("priced", "a run")
+
+    # Order 1 is of ink now: its older row must not come back.
+    land(app, [(1, "ink", 11)])
+    assert settle() == [(1, 55), (2, 100), (3, 4)]
+    with pytest.raises(ReprocessError, match=r"3 rows of silver.orders made 2 rows"):
+        reprocess(runtime, write=True)
+    assert all(query.isActive for query in queries)
+    for query in queries:
+        query.stop()
+
+    # Another writer is first, while the rows are read for the merge.
+    definition = runtime.pipes.get_pipe_definition("priced")
+    execute, table = definition.execute, str(app / "data/lake/gold/priced")
+    flag = app / "was first"
+
+    def interfere(number: int) -> bool:
+        if not flag.exists():
+            flag.touch()
+            DeltaTable(table).update(updates={"value": "-1"}, predicate="id = 2")
+        return True
+
+    first = udf(interfere, "boolean")
+    monkeypatch.setattr(
+        definition,
+        "execute",
+        lambda **frames: execute(**frames).where(first("id")).withColumn("value", lit(7).cast("long")),
+    )
+    assert reprocess(runtime, write=True, latest_by="amount").rows == 1
+    assert flag.exists()
+    assert rows(app, "gold/priced", "id", "value") == [(1, 55), (2, -1), (3, 7)]
+    monkeypatch.setattr(definition, "execute", lambda **frames: execute(**frames).dropDuplicates(["id"]))
+    with pytest.raises(ReprocessError, match=r"not work row by row .Deduplicate"):
+        reprocess(runtime, write=False)

@@ -1,6 +1,9 @@
-"""Current rows of an SCD2 table: their digest, and which of them differ between two versions."""
+"""Which rows differ between two versions of a table, the current ones of an SCD2 table; and their digest."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 from kindling_dagster.streaming.dimensions.model import Dimension
 from kindling_dagster.streaming.dimensions.rows import RowChanges, RowsDigest, compare_rows, digest_rows
@@ -37,3 +40,30 @@ def changed_rows(
     return compare_rows(
         earlier.current_rows(dimension, columns), later.current_rows(dimension, columns), dimension.keys
     )
+
+
+def changed_keys(
+    dimension: Dimension, location: str, before: int, keys: Sequence[str], after: int | None = None
+) -> RowChanges:
+    """The keys of all rows of a Delta table that are new, gone or changed between two versions.
+
+    Of an SCD2 table (method ``scd2``) the current rows. Holds a digest for each row in memory.
+
+    Args:
+        dimension: The dimension.
+        location: The table's path or URI.
+        before: The earlier version.
+        keys: The columns that make a key.
+        after: The later version; the newest when None.
+
+    Raises:
+        ColumnError: A key column is not there.
+        Exception: Whatever delta-rs raises, such as for a version whose files are gone.
+    """
+    if dimension.method == "scd2":
+        return changed_rows(replace(dimension, keys=tuple(keys)), location, before, after)
+    options = dimension.storage_options
+    earlier, later = (Snapshot(location, version, options) for version in (before, after))
+    known = earlier.columns(keys)
+    columns = [name for name in later.columns(keys) if name in known]
+    return compare_rows(earlier.scan(columns), later.scan(columns), keys)

@@ -102,6 +102,15 @@ class Snapshot:
         """
         return digest_rows(self.scan(self._existing(columns) if columns else None))
 
+    def columns(self, needed: Sequence[str] = ()) -> list[str]:
+        """The names of all columns.
+
+        Raises:
+            ColumnError: One of the needed ones is not among them.
+        """
+        self._existing(needed)
+        return [column_name(text) for text in self.schema]
+
     def current_columns(self, dimension: Dimension) -> list[str]:
         """The columns of an SCD2 table whose values count: keys and chosen ones, else all but bookkeeping.
 
