@@ -1,4 +1,4 @@
-"""The `demo` command: four steps, what each says when it cannot be done, and what is handed to Dagster."""
+"""The `demo` command: five steps, what each says when it cannot be done, and what is handed to Dagster."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from kindling_dagster_demo import feed, launcher
 
 from kindling_dagster import spark
+from kindling_dagster.class_archive import FOLDER_VARIABLE
 from kindling_dagster.errors import SparkSetupError
 
 
@@ -22,6 +23,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.setattr(launcher, "find_root", lambda: tmp_path)
     monkeypatch.setattr(spark, "delta_jar_cached", lambda: True)
+    monkeypatch.setenv(FOLDER_VARIABLE, "off")
     return tmp_path
 
 
@@ -41,8 +43,10 @@ def test_a_first_start_says_how_far_it_is_and_becomes_dagster(
     launcher.run(["--days", "2", "-p", "3001"])
     said = capsys.readouterr().out
     positions = [
-        said.index(f"[{step}/4] {what}")
-        for step, what in enumerate(("environment", "Java", "Delta's jars", "demo data"), 1)
+        said.index(f"[{step}/5] {what}")
+        for step, what in enumerate(
+            ("environment", "Java", "Delta's jars", "Spark's classes", "demo data"), 1
+        )
     ]
     assert positions == sorted(positions)
     [(command, environment, where)] = calls
@@ -135,6 +139,23 @@ def test_jars_that_do_not_come_are_explained(
     monkeypatch.setattr(launcher, "JARS_SECONDS", 3)
     with pytest.raises(launcher.LauncherError, match=words):
         launcher.step_jars(dict(os.environ))
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [("pass", "archived in"), ("raise SystemExit('no room for it')", "not archived: no room for it")],
+)
+def test_a_demo_without_archived_classes_starts_too(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    program: str,
+    says: str,
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(root / "classes"))
+    monkeypatch.setattr(launcher, "_ARCHIVE_CLASSES", program)
+    launcher.step_classes(dict(os.environ))
+    assert says in capsys.readouterr().out
 
 
 def test_a_child_over_its_time_takes_its_own_children_along(tmp_path: Path) -> None:
