@@ -20,6 +20,7 @@ from typing import Any
 from kindling_dagster.dag.scheduling import ErrorStrategy
 from kindling_dagster.engines.base import PipeOptions, RunOptions
 from kindling_dagster.errors import SelectionError
+from kindling_dagster.flags import read_flag
 from kindling_dagster.lineage.reprocess import check_reprocess
 from kindling_dagster.manifest import Manifest, PipeSpec
 
@@ -216,14 +217,7 @@ def _number(value: object, kind: type, name: str) -> Any:
 
 
 def _flag(value: object, name: str) -> bool | None:
-    if value is None or isinstance(value, bool):
-        return value
-    text = str(value).strip().lower()
-    if text in ("true", "yes", "1", "on"):
-        return True
-    if text in ("false", "no", "0", "off"):
-        return False
-    raise SelectionError(f"Execution option {name} is {value!r}.", "It must be true or false.")
+    return read_flag(value, f"Execution option {name}", SelectionError)
 
 
 def _text(value: object) -> str | None:

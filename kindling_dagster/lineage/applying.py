@@ -60,9 +60,8 @@ class Lineage(AsyncSignalEmitter):
         self._settings = LineageSettings.from_settings(manifest.settings)
         self.pipes: Mapping[str, PipeLineage] = lineage_pipes(manifest, self._settings)
         self.columns = tuple(lineage_column(layer) for layer in self._settings.layers)
-        self.context = VersionedExecutionContext(
-            _functions(runtime, manifest), version=self._settings.version
-        )
+        self._functions = _Functions(runtime, manifest)
+        self.context = VersionedExecutionContext(self._functions, version=self._settings.version)
         self._writing: dict[str, CommitLineage] = {}
         # What the user's session puts on every commit is the user's.
         self._tells_commits = self._settings.user_metadata and not spark.conf.get(USER_METADATA_CONF, None)
@@ -77,6 +76,9 @@ class Lineage(AsyncSignalEmitter):
         """
         if not self.pipes:
             return
+        for pipe_id in self.pipes:
+            # Now, for what Kindling extends is a function of Kindling's.
+            self._functions.get(pipe_id)
         for entity_id in dict.fromkeys(pipe.entity_id for pipe in self.pipes.values()):
             self._extend_entity(self._manifest.entities_by_id[entity_id])
         for pipe in self.pipes.values():
@@ -244,13 +246,29 @@ def _insert_only(columns: tuple[str, ...]) -> Iterator[None]:
         provider.scd_change_columns = original
 
 
-def _functions(runtime: KindlingRuntime, manifest: Manifest) -> dict[str, tuple[str, Path | None]]:
-    found: dict[str, tuple[str, Path | None]] = {}
-    for pipe in manifest.pipes:
-        definition = runtime.pipes.get_pipe_definition(pipe.id)
-        if definition is not None:
-            found[pipe.id] = _origin(definition.execute, pipe.source.module if pipe.source else "")
-    return found
+class _Functions(Mapping[str, tuple[str, Path | None]]):
+    """Where each pipe's function is defined; a pipe is looked up when it is asked for, once."""
+
+    def __init__(self, runtime: KindlingRuntime, manifest: Manifest) -> None:
+        self._runtime = runtime
+        self._manifest = manifest
+        self._found: dict[str, tuple[str, Path | None]] = {}
+
+    def __getitem__(self, pipe_id: str) -> tuple[str, Path | None]:
+        if pipe_id not in self._found:
+            pipe = self._manifest.pipes_by_id[pipe_id]
+            definition = self._runtime.pipes.get_pipe_definition(pipe_id)
+            if definition is None:
+                raise KeyError(pipe_id)
+            module = pipe.source.module if pipe.source else ""
+            self._found[pipe_id] = _origin(definition.execute, module)
+        return self._found[pipe_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._manifest.pipes_by_id)
+
+    def __len__(self) -> int:
+        return len(self._manifest.pipes_by_id)
 
 
 def _origin(execute: Execute, declared_in: str) -> tuple[str, Path | None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kindling_dagster.errors import LineageError
+from kindling_dagster.flags import read_flag
 from kindling_dagster.lineage.sql import DEFAULT_LAYERS, lineage_column
 from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
 
@@ -53,17 +54,16 @@ class LineageSettings:
                 f"kindling.lineage.layers is {names!r}.", "Give names, such as [bronze, silver, gold]."
             )
         return LineageSettings(
-            enabled=_truth(settings.get(f"{_SETTINGS}enabled", False), f"{_SETTINGS}enabled"),
+            enabled=_flag(settings.get(f"{_SETTINGS}enabled"), f"{_SETTINGS}enabled") is True,
             layers=tuple(name.strip() for name in names),
             by_layer={
-                key.removeprefix(prefix): _truth(value, key)
+                key.removeprefix(prefix): _flag(value, key) is True
                 for key, value in settings.items()
                 if key.startswith(prefix)
             },
             version=str(settings.get(f"{_SETTINGS}version") or ""),
-            user_metadata=_truth(
-                settings.get(f"{_SETTINGS}user_metadata", True), f"{_SETTINGS}user_metadata"
-            ),
+            user_metadata=_flag(settings.get(f"{_SETTINGS}user_metadata"), f"{_SETTINGS}user_metadata")
+            is not False,
         )
 
 
@@ -134,7 +134,7 @@ def layer_of(pipe: PipeSpec, entity: EntitySpec, layers: Iterable[str]) -> str:
 def _stated(pipe: PipeSpec, entity: EntitySpec) -> bool | None:
     for tags, owner in ((pipe.tags, pipe.id), (entity.tags, entity.id)):
         if TAG in tags:
-            return _truth(tags[TAG], f"the tag {TAG} of {owner}")
+            return _flag(tags[TAG], f"the tag {TAG} of {owner}") is True
     return None
 
 
@@ -148,16 +148,11 @@ def _obstacle(entity: EntitySpec, layer: str, said: LineageSettings) -> str:
 
 def _carries(pipe: PipeSpec) -> bool:
     if CARRY_TAG in pipe.tags:
-        return _truth(pipe.tags[CARRY_TAG], f"the tag {CARRY_TAG} of {pipe.id}")
+        return _flag(pipe.tags[CARRY_TAG], f"the tag {CARRY_TAG} of {pipe.id}") is True
     # With several inputs the same column would come from each side: a join would be ambiguous and a
     # union would not fit.
     return len(pipe.input_entity_ids) == 1
 
 
-def _truth(value: object, where: str) -> bool:
-    text = str(value).strip().lower()
-    if text in ("true", "yes", "on", "1"):
-        return True
-    if text in ("false", "no", "off", "0", "none", ""):
-        return False
-    raise LineageError(f"{where} is {value!r}.", "Use true or false.")
+def _flag(value: object, where: str) -> bool | None:
+    return read_flag(value, where, LineageError)
