@@ -35,7 +35,7 @@ _LINEAGE_COMMITS = 10
 # Where both Spark and deltalake read, by scheme.
 _OBJECT_STORES = ("s3", "s3a", "abfs", "abfss", "gs")
 # deltalake's own three minutes would hold up every pipe, since it keeps Python's lock while it waits.
-_PATIENCE = {"max_retries": "2", "timeout": "10s", "connect_timeout": "5s"}
+PATIENCE = {"max_retries": "2", "timeout": "10s", "connect_timeout": "5s"}
 _ERROR_LENGTH = 300
 
 
@@ -54,10 +54,12 @@ class CommitReader:
     ) -> None:
         self._runtime = runtime
         self._spark = spark
-        self._storage_options = {**_PATIENCE, **storage_options} if storage_options else {}
+        self._storage_options = {**PATIENCE, **storage_options} if storage_options else {}
         # By scheme and host: why logs there cannot be read without Spark, although there are options.
         self._unreadable: dict[str, str] = {}
         self._default_filesystem = ""
+        # By URI: the last commits' userMetadata, where Spark has told it along with the version.
+        self._told_by_spark: dict[str, list[str]] = {}
 
     def version(self, entity_id: str) -> int | None:
         """The table's latest version before a write; NO_TABLE when there is none, None when not Delta."""
@@ -72,19 +74,28 @@ class CommitReader:
                 version = table_version(uri, self._options_for(uri))
                 return NO_TABLE if version is None else version
             except Exception as error:
-                if local_path(uri) is not None:
-                    raise
-                self._unreadable[_storage(uri)] = _in_a_line(error)
+                self._give_up(uri, error)
         return self._spark_version(uri)
 
     def user_metadata(self, entity_id: str, version: int | None) -> list[str]:
-        """What the table's last commits carry as ``userMetadata``, newest first; empty where only Spark reads the log."""
+        """What the table's last commits carry as ``userMetadata``, newest first.
+
+        Args:
+            entity_id: The entity.
+            version: What ``version`` has just told of it.
+        """
         if version is None or version == NO_TABLE:
             return []
         uri = self._uri(self._delta_entity(entity_id))
-        if uri is None or local_path(uri) is None:
+        if uri is None:
             return []
-        return [commit.user_metadata for commit in last_commits(uri, _LINEAGE_COMMITS)]
+        if self._within_reach(uri):
+            try:
+                found = last_commits(uri, _LINEAGE_COMMITS, self._options_for(uri))
+                return [commit.user_metadata for commit in found]
+            except Exception as error:
+                self._give_up(uri, error)
+        return self._told_by_spark.get(uri, [])
 
     def size(self, entity_id: str) -> int | None:
         """Bytes of a Delta entity's table, from its log; None where that needs Spark."""
@@ -156,6 +167,12 @@ class CommitReader:
         on_a_store = urlsplit(uri).scheme in _OBJECT_STORES
         return on_a_store and bool(self._storage_options) and _storage(uri) not in self._unreadable
 
+    def _give_up(self, uri: str, error: Exception) -> None:
+        """Leave the logs of a store to Spark, and remember why; where Spark would fare no better, raise."""
+        if local_path(uri) is not None:
+            raise error
+        self._unreadable[_storage(uri)] = _in_a_line(error)
+
     def _options_for(self, uri: str) -> Mapping[str, str] | None:
         return None if local_path(uri) is not None else self._storage_options
 
@@ -171,7 +188,9 @@ class CommitReader:
 
         if not DeltaTable.isDeltaTable(self._spark, uri):
             return NO_TABLE
-        return int(DeltaTable.forPath(self._spark, uri).history(1).first()["version"])
+        rows = DeltaTable.forPath(self._spark, uri).history(_LINEAGE_COMMITS).collect()
+        self._told_by_spark[uri] = [row["userMetadata"] or "" for row in rows]
+        return int(rows[0]["version"])
 
     def _spark_metadata(self, uri: str, before: int) -> dict[str, Any]:
         from delta.tables import DeltaTable

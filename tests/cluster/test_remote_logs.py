@@ -14,7 +14,7 @@ import pytest
 from dagster import EnvVar, job, op
 from dagster_deltalake import S3Config
 from dagster_deltalake.config import ClientConfig
-from deltalake import write_deltalake
+from deltalake import CommitProperties, write_deltalake
 
 from kindling_dagster import KindlingResource
 from kindling_dagster.engines.commits import NO_TABLE, CommitReader
@@ -26,8 +26,9 @@ KEY = "somebody"
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An S3 endpoint with one table, ``s3a://lake/silver/orders``, of two commits."""
     root = tmp_path_factory.mktemp("bucket")
-    for ids in ([1, 2, 3], [4]):
-        write_deltalake(root / "silver" / "orders", pa.table({"id": ids}), mode="append")
+    for ids, said in ([1, 2, 3], None), ([4], CommitProperties(custom_metadata={"userMetadata": "who"})):
+        frame = pa.table({"id": ids})
+        write_deltalake(root / "silver" / "orders", frame, mode="append", commit_properties=said)
     command = [sys.executable, str(Path(__file__).with_name("bucket.py")), str(root), KEY]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -44,6 +45,7 @@ class SparkReads(CommitReader):
     """Says so where it would ask Spark."""
 
     def _spark_version(self, uri: str) -> int:
+        self._told_by_spark[uri] = ["told by Spark"]
         return 1000
 
     def _spark_metadata(self, uri: str, before: int) -> dict[str, Any]:
@@ -75,17 +77,21 @@ def test_the_log_is_read_with_the_credentials(endpoint: str) -> None:
     assert [commit["version"] for commit in told["commits"]] == [1]
     assert logs.size("silver.orders") == told["bytes"] > 0
     assert logs.version("silver.none") == NO_TABLE
+    assert logs.user_metadata("silver.orders", 1) == ["who", ""]
+    assert logs.user_metadata("silver.none", NO_TABLE) == []
 
 
 def test_without_credentials_spark_reads(endpoint: str) -> None:
     logs = reader({})
     assert (logs.version("silver.orders"), logs.size("silver.orders")) == (1000, None)
+    assert logs.user_metadata("silver.orders", 1000) == ["told by Spark"]
     assert "storage_options" in logs.metadata("silver.orders", 0)["unavailable"]
 
 
 def test_with_wrong_credentials_spark_reads_and_it_is_told(endpoint: str) -> None:
     logs = reader(credentials(endpoint, "nobody"))
     assert (logs.version("silver.orders"), logs.size("silver.orders")) == (1000, None)
+    assert logs.user_metadata("silver.orders", 1000) == ["told by Spark"]
     told = logs.metadata("silver.orders", 0)["unavailable"]
     assert "storage_options did not do" in told
     assert "403" in told or "AccessDenied" in told
