@@ -46,14 +46,20 @@ def wait_for(what: str, look: Callable[[], Found | None], seconds: float = 120, 
 class Host:
     """A stream host in a process of its own."""
 
-    def __init__(self, flow: Flow, settings: Mapping[str, float], overrides: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        settings: Mapping[str, float],
+        overrides: Mapping[str, Any],
+        conf: Mapping[str, str],
+    ) -> None:
         self.log = flow.folder / f"host-{uuid.uuid4().hex[:6]}.log"
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "faults.hosting", str(flow.app), flow.url),
-                    *(json.dumps(dict(settings)), json.dumps(dict(overrides))),
+                    *(json.dumps(dict(each)) for each in (settings, overrides, conf)),
                 ],
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -160,6 +166,16 @@ class Flow:
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{self.told()}") from None
 
+    def all_run(self) -> bool:
+        """Whether the host that lives has reported that all streams run; what earlier ones said does not count."""
+        host, statuses = self.store.host(), self.store.statuses()
+        if host is None or not host.alive() or not set(self.streams) <= set(statuses):
+            return False
+        said = [statuses[each] for each in self.streams]
+        return all(
+            each.state is StreamingQueryState.RUNNING and each.updated_at >= host.started_at for each in said
+        )
+
     def events(self, stream_id: str) -> list[str]:
         """What happened to a stream, oldest first."""
         return [entry.event for entry in reversed(self.store.history(stream_id, 200))]
@@ -170,9 +186,14 @@ class Flow:
         lines += [f"{entry.stream_id} {entry.event} {entry.detail}" for entry in self.store.history(limit=40)]
         return "\n".join([*lines, *(host.text()[-3000:] for host in self._hosts)])
 
-    def host(self, overrides: Mapping[str, Any] | None = None, **settings: float) -> Host:
-        """Start a host."""
-        made = Host(self, {"lease": 20.0, **settings}, {**QUICK, **(overrides or {})})
+    def host(
+        self,
+        overrides: Mapping[str, Any] | None = None,
+        conf: Mapping[str, str] | None = None,
+        **settings: float,
+    ) -> Host:
+        """Start a host: with options of streams, Spark's settings, and settings of the host."""
+        made = Host(self, {"lease": 20.0, **settings}, {**QUICK, **(overrides or {})}, conf or {})
         self._hosts.append(made)
         return made
 
@@ -204,10 +225,19 @@ class Flow:
             return ("id", "item", "amount", "__is_current"), Counter((*o, True) for o in self.orders)
         return ("id", "item", "amount"), Counter(self.orders)
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """All that streams write."""
+        return ("silver/orders", "gold/priced", "gold/history", *(f"silver/{name}" for name in self.copies))
+
+    def exact(self) -> bool:
+        """Whether every table holds row for row what a batch computation gives."""
+        wanted = ((table, *self.expected(table)) for table in self.tables)
+        return all(self.rows(table, *columns) == rows for table, columns, rows in wanted)
+
     def await_exact(self, *tables: str, seconds: float = 120) -> None:
         """Wait until the tables hold row for row what a batch computation gives; fails on one row too many."""
-        copies = (f"silver/{name}" for name in self.copies)
-        for table in tables or ("silver/orders", "gold/priced", "gold/history", *copies):
+        for table in tables or self.tables:
             columns, wanted = self.expected(table)
             deadline = time.monotonic() + seconds
             while (have := self.rows(table, *columns)) != wanted:
