@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kindling_dagster.assets import build_kindling_asset_specs, kindling_assets
     from kindling_dagster.checks import build_stream_checks
+    from kindling_dagster.components.component import KindlingProjectComponent
     from kindling_dagster.config import KindlingRunConfig
     from kindling_dagster.definitions import (
+        OpSettings,
         build_kindling_definitions,
         build_kindling_stream_definitions,
     )
@@ -49,10 +51,12 @@ __all__ = [
     "InProcessEngine",
     "KindlingDagsterError",
     "KindlingProject",
+    "KindlingProjectComponent",
     "KindlingResource",
     "KindlingRunConfig",
     "KindlingStreamsResource",
     "Manifest",
+    "OpSettings",
     "ReportingPolicy",
     "ReprocessRequest",
     "RestartConfig",
@@ -84,10 +88,12 @@ _HOMES = {
     "InProcessEngine": "engine_resources",
     "KindlingDagsterError": "errors",
     "KindlingProject": "project",
+    "KindlingProjectComponent": "components.component",
     "KindlingResource": "resources",
     "KindlingRunConfig": "config",
     "KindlingStreamsResource": "stream_resources",
     "Manifest": "manifest",
+    "OpSettings": "definitions",
     "ReportingPolicy": "stream_events",
     "ReprocessRequest": "streaming.reprocessing",
     "RestartConfig": "streaming.restarts",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dagster import (
+    AssetExecutionContext,
     AssetsDefinition,
     AssetSelection,
+    BackfillPolicy,
     Definitions,
+    ExecutorDefinition,
     JobDefinition,
+    RetryPolicy,
     define_asset_job,
     in_process_executor,
 )
@@ -35,6 +40,33 @@ from kindling_dagster.table_checks.defs import table_checks_of
 from kindling_dagster.translator import DagsterKindlingTranslator
 
 
+def _run_pipes(context: AssetExecutionContext, kindling: KindlingResource) -> Iterator[Any]:
+    yield from kindling.run(context).stream()
+
+
+@dataclass(frozen=True)
+class OpSettings:
+    """The step that materializes an app's batch assets.
+
+    Args:
+        name: Of the op; ``kindling_`` and the app's name by default.
+        description: Of the op.
+        tags: Of the op.
+        pool: Concurrency pool of the op.
+        retry_policy: Dagster's retry policy for the step.
+        backfill_policy: Backfill policy of all the assets.
+        run: What the step does, from its context and the resource; it runs the selected pipes by default.
+    """
+
+    name: str | None = None
+    description: str | None = None
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    pool: str | None = None
+    retry_policy: RetryPolicy | None = None
+    backfill_policy: BackfillPolicy | None = None
+    run: Callable[[AssetExecutionContext, KindlingResource], Iterator[Any]] = _run_pipes
+
+
 def build_kindling_definitions(
     project: KindlingProject,
     *,
@@ -48,6 +80,8 @@ def build_kindling_definitions(
     supervisor: SupervisorPolicy | None = None,
     dimensions: DimensionPolicy | None = None,
     checks: bool = True,
+    op: OpSettings | None = None,
+    executor: ExecutorDefinition | None = in_process_executor,
 ) -> Definitions:
     """An app's assets, external assets, resource, a job over all batch assets, one for a dry run, and its streams.
 
@@ -67,6 +101,8 @@ def build_kindling_definitions(
         supervisor: How stream hosts are launched, and what a change of the code does.
         dimensions: How changes of what streams join with are seen, and when they restart streams.
         checks: Add what ``build_table_checks`` gives.
+        op: The step that materializes the batch assets.
+        executor: Of the definitions; None leaves it to the others that they are merged with.
 
     Raises:
         KindlingDagsterError: The app cannot be loaded, its pipes go in a circle, or a selection fits nothing.
@@ -82,7 +118,9 @@ def build_kindling_definitions(
     jobs: list[JobDefinition | Any] = [build_analyze_job(project, resource_key=resource_key)]
     # An app may consist of streams alone; one of neither kind is refused by step_of.
     if assets.written or not streaming:
-        step = _batch_step(assets, select, exclude, resource_key, "all" if checks else "none")
+        step = _batch_step(
+            assets, select, exclude, resource_key, "all" if checks else "none", op or OpSettings()
+        )
         steps.append(step)
         shown += assets.select(select, exclude)
         jobs.insert(0, define_asset_job(f"{app_name(project)}_all", _with_sources(assets, step, checks)))
@@ -91,7 +129,7 @@ def build_kindling_definitions(
         asset_checks=table_checks_of(assets, resource_key=resource_key, entity_ids=shown) if checks else (),
         resources={resource_key: resource or KindlingResource()},
         jobs=jobs,
-        executor=in_process_executor,
+        executor=executor,
     )
     if not streaming:
         return batch
@@ -120,18 +158,23 @@ def _batch_step(
     exclude: Selection | None,
     resource_key: str,
     checks: StepCheckChoice,
+    op: OpSettings,
 ) -> AssetsDefinition:
     @step_of(
         assets,
         select=select,
         exclude=exclude,
-        name=f"kindling_{app_name(assets.project)}",
+        name=op.name or f"kindling_{app_name(assets.project)}",
+        op_tags=op.tags,
+        description=op.description,
+        pool=op.pool,
+        retry_policy=op.retry_policy,
+        backfill_policy=op.backfill_policy,
         required_resource_keys={resource_key},
         checks=checks,
     )
     def app_assets(context):  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
-        kindling: KindlingResource = getattr(context.resources, resource_key)
-        yield from kindling.run(context).stream()
+        yield from op.run(context, getattr(context.resources, resource_key))
 
     return app_assets
 

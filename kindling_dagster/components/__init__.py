@@ -1,0 +1,1 @@
+"""The component for ``dg``: a Kindling app in a ``defs.yaml``."""
