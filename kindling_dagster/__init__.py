@@ -16,10 +16,11 @@ if TYPE_CHECKING:
         build_kindling_stream_definitions,
     )
     from kindling_dagster.dimension_sensor import build_dimension_sensor
-    from kindling_dagster.engine_resources import InProcessEngine, WarmEngine
+    from kindling_dagster.engine_resources import InProcessEngine, PipesEngine, WarmEngine
     from kindling_dagster.errors import KindlingDagsterError
     from kindling_dagster.jobs import build_stream_jobs
     from kindling_dagster.manifest import Manifest
+    from kindling_dagster.pipes_engine import KindlingMessages
     from kindling_dagster.project import KindlingProject
     from kindling_dagster.reprocess_job import build_reprocess_job
     from kindling_dagster.resources import KindlingResource
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from kindling_dagster.streaming.restarts import RestartConfig
     from kindling_dagster.streaming.supervision import SupervisorPolicy
     from kindling_dagster.streaming.watched import DimensionPolicy
+    from kindling_dagster.submit_client import KindlingSubmitClient
     from kindling_dagster.translator import (
         AssetData,
         CheckData,
@@ -50,13 +52,16 @@ __all__ = [
     "DimensionPolicy",
     "InProcessEngine",
     "KindlingDagsterError",
+    "KindlingMessages",
     "KindlingProject",
     "KindlingProjectComponent",
     "KindlingResource",
     "KindlingRunConfig",
     "KindlingStreamsResource",
+    "KindlingSubmitClient",
     "Manifest",
     "OpSettings",
+    "PipesEngine",
     "ReportingPolicy",
     "ReprocessRequest",
     "RestartConfig",
@@ -87,12 +92,15 @@ _HOMES = {
     "DimensionPolicy": "streaming.watched",
     "InProcessEngine": "engine_resources",
     "KindlingDagsterError": "errors",
+    "KindlingMessages": "pipes_engine",
     "KindlingProject": "project",
     "KindlingProjectComponent": "components.component",
     "KindlingResource": "resources",
     "KindlingRunConfig": "config",
     "KindlingStreamsResource": "stream_resources",
+    "KindlingSubmitClient": "submit_client",
     "Manifest": "manifest",
+    "PipesEngine": "engine_resources",
     "OpSettings": "definitions",
     "ReportingPolicy": "stream_events",
     "ReprocessRequest": "streaming.reprocessing",

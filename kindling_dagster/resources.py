@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,9 +17,9 @@ from dagster import (
 from dagster_pyspark import LazyPySparkResource
 from pydantic import Field, PrivateAttr
 
-from kindling_dagster.assets import PROJECT_TAG, asset_keys_of
+from kindling_dagster.assets import CHECKS_TAG, PROJECT_TAG, asset_keys_of
 from kindling_dagster.config import KindlingRunConfig, option_layer
-from kindling_dagster.engine_resources import EngineResource, InProcessEngine
+from kindling_dagster.engine_resources import EngineResource, EngineSetup, InProcessEngine
 from kindling_dagster.engines.base import Engine, RunRequest
 from kindling_dagster.errors import RunError
 from kindling_dagster.manifest import Manifest
@@ -28,6 +29,8 @@ from kindling_dagster.signals.bridge import StepAsset, StepReporter
 from kindling_dagster.signals.bridge_outputs import BridgeContext
 from kindling_dagster.signals.bridge_table import SignalBridge
 from kindling_dagster.spark import session_conf, start_session
+from kindling_dagster.table_checks.declared import checks_in_step
+from kindling_dagster.table_checks.events import held_back
 from kindling_dagster.translator import ENTITY_METADATA, PIPES_METADATA
 
 # Dagster's own tag on a run that was re-executed "from failure".
@@ -119,12 +122,13 @@ class KindlingResource(ConfigurableResource[Any]):
         """
         return KindlingRun(self, context, project or _project_of(context), config, bridge)
 
-    def engine_for(self, project: KindlingProject) -> Engine:
+    def engine_for(self, project: KindlingProject, context: AssetExecutionContext) -> Engine:
         """The engine that serves a project in this process; made on first use, closed with the resource."""
-        key = project.to_json()
+        conf = session_conf(self.spark.spark_config)
+        setup = EngineSetup(project, conf, self.create_session, self.storage_options, context)
+        key = self.engine.key(setup)
         if key not in self._engines:
-            conf = session_conf(self.spark.spark_config)
-            self._engines[key] = self.engine.open(project, conf, self.create_session, self.storage_options)
+            self._engines[key] = self.engine.open(setup)
         return self._engines[key]
 
     def create_session(self) -> Any:
@@ -197,7 +201,7 @@ class KindlingRun:
             return
         names = BridgeContext(self.manifest, asset_keys_of(self._context.op_def.tags))
         reporter = StepReporter(self._context, assets, names, self._bridge)
-        events = self._resource.engine_for(self._project).run(self._request(assets))
+        events = self._resource.engine_for(self._project, self._context).run(self._request(assets))
         try:
             for event in events:
                 yield from reporter.handle(event)
@@ -218,7 +222,23 @@ class KindlingRun:
             reprocess=self._config.get("reprocess") or {},
         )
         durations = self._past_durations(assets) if options.parallel else {}
-        return RunRequest(self._context.run_id, pipe_ids, options, durations, self._bridge.signals)
+        return RunRequest(
+            self._context.run_id, pipe_ids, options, durations, self._bridge.signals, self._checks(assets)
+        )
+
+    def _checks(self, assets: Sequence[StepAsset]) -> dict[str, dict[str, bool]]:
+        """The checks that the step makes itself, as its tag asks for them."""
+        stated = self._context.op_def.tags.get(CHECKS_TAG)
+        if stated is None:
+            return {}
+        asked = json.loads(stated)
+        return checks_in_step(
+            self.manifest,
+            [asset.entity_id for asset in assets],
+            asked["blocking"],
+            everything=asked["all"],
+            storage_options=bool(self._resource.storage_options),
+        )
 
     def _past_durations(self, assets: Sequence[StepAsset]) -> dict[str, float]:
         """Seconds that the pipes took when they last committed, by the assets' metadata."""
@@ -255,6 +275,7 @@ class KindlingRun:
             ).records:
                 if record.asset_key is not None:
                     committed.add(record.asset_key)
+            committed -= held_back(instance, run_id)
         return committed
 
 

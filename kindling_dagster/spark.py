@@ -227,6 +227,19 @@ def start_session(create: Callable[[], SparkSession], settings: Mapping[str, str
     return session
 
 
+def attach_session() -> SparkSession:
+    """The session of a driver that spark-submit, or a platform, has set up; Delta is part of that.
+
+    Raises:
+        SparkSetupError: It has no Delta.
+    """
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.builder.getOrCreate()
+    _require_delta(session)
+    return session
+
+
 def _set_workers_python(settings: Mapping[str, str]) -> None:
     """Say which Python runs on the executors; of a session made in Python, Spark takes the variable alone."""
     if _PYTHON in settings:

@@ -34,6 +34,8 @@ FACES_DAGSTER = {
     "signals.throttle",
     "checks",
     "engine_resources",
+    "pipes_engine",
+    "submit_client",
     "cli_streams",
     "jobs",
     "lineage_checks",

@@ -67,6 +67,8 @@ class RunRequest:
         options: How to run them.
         durations: Seconds that pipes took in the past, where known.
         signals: Names of an app's own signals to hand on, beside those that are known.
+        checks: By entity, the checks of its table to make once it is written, and which of them hold
+            back what depends on it.
     """
 
     run_id: str
@@ -74,6 +76,7 @@ class RunRequest:
     options: RunOptions = field(default_factory=RunOptions)
     durations: Mapping[str, float] = field(default_factory=dict)
     signals: tuple[str, ...] = ()
+    checks: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kindling_dagster.columns.collecting import ColumnLineageCollector
 from kindling_dagster.dag.cache import EntityCache
 from kindling_dagster.dag.cancellation import SparkCanceller, WriteGate
 from kindling_dagster.dag.orchestrator import ExecutionOrchestrator
@@ -22,6 +23,7 @@ from kindling_dagster.manifest import Manifest
 from kindling_dagster.runtime import KindlingRuntime
 from kindling_dagster.signals.dispatch import SIGNAL_SECONDS, SignalDispatcher
 from kindling_dagster.signals.settings import SignalSettings
+from kindling_dagster.table_checks.in_step import StepChecks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -70,6 +72,15 @@ class PipeRunner:
             dispatcher=self._dispatcher,
         )
         self._lineage = runtime.lineage
+        self._columns = ColumnLineageCollector(manifest)
+        self._checks = StepChecks(
+            request.checks,
+            plan_request(manifest, request.pipe_ids) if request.checks else None,
+            manifest,
+            runtime,
+            spark,
+            storage_options,
+        )
         self._exit = ExitStack()
 
     def __enter__(self) -> PipeRunner:
@@ -80,6 +91,8 @@ class PipeRunner:
         self._exit.callback(self._gate.close)
         self._listener.connect(self._runtime.signals, self._request.signals)
         self._exit.callback(self._listener.close)
+        self._columns.connect(self._runtime.signals)
+        self._exit.callback(self._columns.close)
         # Ends first: what is still on its way must be heard.
         self._exit.callback(self._dispatcher.shutdown, SIGNAL_SECONDS)
         again = Reprocessing(
@@ -117,16 +130,28 @@ class PipeRunner:
         options = self._request.options.pipes.get(pipe_id, PipeOptions())
         before = self._commits.version(output)
         texts = self._commits.user_metadata(output, before)
-        with self._listener.watch() as seen, self._lineage.writing(pipe_id):
+        with (
+            self._listener.watch() as seen,
+            self._lineage.writing(pipe_id),
+            self._columns.watching(pipe_id),
+        ):
             self._runtime.execution.run_datapipes([pipe_id], no_watermark=options.full_refresh)
+        columns = self._columns.take(pipe_id)
         if seen.skipped:
-            return PipeOutcome(skipped=True, reason=NO_NEW_DATA)
+            outcome = PipeOutcome(skipped=True, reason=NO_NEW_DATA)
+            return self._checks.judge(pipe_id, outcome)
         self._lineage.tell(pipe_id, texts)
         lineage = self._lineage.of(pipe_id)
         metadata = self._commits.metadata(output, before)
-        return PipeOutcome(
-            metadata={**metadata, "package": lineage.package, "package_version": lineage.version}
+        outcome = PipeOutcome(
+            metadata={
+                **metadata,
+                **columns,
+                "package": lineage.package,
+                "package_version": lineage.version,
+            }
         )
+        return self._checks.judge(pipe_id, outcome)
 
     def _refuse_broken(self, pipe_id: str) -> None:
         """Fail a pipe that is declared wrongly before any of its code runs."""
