@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from dagster import (
+    AssetCheckKey,
+    AssetCheckSpec,
     AssetKey,
     AssetsDefinition,
     AssetSpec,
@@ -26,10 +28,15 @@ from kindling_dagster.errors import DeclarationError, SelectionError
 from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.selection import Selection, select_entities
-from kindling_dagster.translator import AssetData, DagsterKindlingTranslator
+from kindling_dagster.table_checks.declared import DeclaredChecks, TableCheck
+from kindling_dagster.translator import AssetData, CheckData, DagsterKindlingTranslator
 
 PROJECT_TAG = "kindling-dagster/project"
 KEYS_TAG = "kindling-dagster/asset_keys"
+CHECKS_TAG = "kindling-dagster/checks"
+
+StepCheckChoice = Literal["all", "blocking", "none"]
+"""Which checks of tables the step that writes them makes, where they cannot be made or do no good elsewhere."""
 
 
 def app_name(project: KindlingProject) -> str:
@@ -178,6 +185,45 @@ class KindlingAssetGraph:
         return [entity_id for entity_id in written if entity_id in chosen]
 
     @cached_property
+    def checks(self) -> Mapping[AssetCheckKey, tuple[TableCheck, AssetCheckSpec]]:
+        """The checks of what the app declares of its assets' tables, with their specs.
+
+        Raises:
+            DeclarationError: A tag or setting is not what it should be, or the translator renames a check.
+        """
+        declared = DeclaredChecks(self.manifest)
+        found: dict[AssetCheckKey, tuple[TableCheck, AssetCheckSpec]] = {}
+        with collector_paused():
+            for source in (self.written, self.streaming, self.external):
+                for entity_id, data in source.items():
+                    for check in declared.of(entity_id):
+                        spec = self._check_spec(data, check)
+                        found[spec.key] = check, spec
+        return found
+
+    def _check_spec(self, data: AssetData, check: TableCheck) -> AssetCheckSpec:
+        asked = CheckData(data, check.name, check.description, check.blocking)
+        spec = self.translator.get_asset_check_spec(asked)
+        if spec.name != check.name:
+            raise DeclarationError(
+                f"The translator names the check {check.name} of {check.entity_id} {spec.name}.",
+                "Leave the names of checks as they are: events go by them.",
+            )
+        return spec
+
+    def checks_tag(self, choice: StepCheckChoice) -> dict[str, str]:
+        """The tag that tells a step which checks to make itself; none where it makes none."""
+        if choice == "none":
+            return {}
+        blocking: dict[str, list[str]] = {}
+        for check, spec in self.checks.values():
+            if spec.blocking:
+                blocking.setdefault(check.entity_id, []).append(check.name)
+        if choice == "blocking" and not blocking:
+            return {}
+        return {CHECKS_TAG: json.dumps({"all": choice == "all", "blocking": blocking})}
+
+    @cached_property
     def keys_tag(self) -> dict[str, str]:
         """The tag of keys that are not the entity's id split on dots: a run reports on all entities by them."""
         keys = {
@@ -233,6 +279,7 @@ def kindling_assets(
     retry_policy: RetryPolicy | None = None,
     partitions_def: PartitionsDefinition[str] | None = None,
     backfill_policy: BackfillPolicy | None = None,
+    blocking_checks: bool = True,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
     """Make the decorated function the one step that materializes an app's pipes.
 
@@ -255,6 +302,8 @@ def kindling_assets(
         retry_policy: Dagster's retry policy for the step.
         partitions_def: Partitions of all the assets.
         backfill_policy: Backfill policy of all the assets.
+        blocking_checks: Make the checks that the app calls blocking in the step, as soon as a table is
+            written, so that pipes downstream of one that fails do not run.
 
     Raises:
         KindlingDagsterError: The app cannot be loaded, its pipes go in a circle, or a selection fits nothing.
@@ -270,6 +319,7 @@ def kindling_assets(
         retry_policy=retry_policy,
         partitions_def=partitions_def,
         backfill_policy=backfill_policy,
+        checks="blocking" if blocking_checks else "none",
     )
 
 
@@ -280,6 +330,7 @@ def step_of(
     exclude: Selection | None,
     name: str | None = None,
     op_tags: Mapping[str, Any] | None = None,
+    checks: StepCheckChoice = "blocking",
     **options: Any,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
     """What ``kindling_assets`` does, over a graph that is there; ``options`` are ``multi_asset``'s own."""
@@ -299,7 +350,12 @@ def step_of(
                 name=name or function.__name__,
                 specs=specs,
                 can_subset=True,
-                op_tags={**(op_tags or {}), PROJECT_TAG: project.to_json(), **assets.keys_tag},
+                op_tags={
+                    **(op_tags or {}),
+                    PROJECT_TAG: project.to_json(),
+                    **assets.keys_tag,
+                    **assets.checks_tag(checks),
+                },
                 config_schema=None if takes_config else KindlingRunConfig.to_fields_dict(),
                 **options,
             )(function)

@@ -281,7 +281,9 @@ class Execution:
             late = f"it finished while being cancelled ({active.stop.reason})"
             reason = f"{reason}; {late}" if reason else late
         status = PipeStatus.SKIPPED if outcome.skipped else PipeStatus.SUCCEEDED
-        self._finish(active, status, reason=reason, metadata=outcome.metadata)
+        if outcome.error is not None:
+            status = PipeStatus.FAILED
+        self._finish(active, status, error=outcome.error, reason=reason, metadata=outcome.metadata)
 
     def _retry_or_fail(self, active: _Active, failure: Failure | None) -> None:
         active.failure = failure

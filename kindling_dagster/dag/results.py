@@ -60,12 +60,14 @@ class PipeOutcome:
     """What a pipe executor returns for one pipe that did not raise.
 
     ``skipped`` means that there was no new data; ``reason`` says so in words. ``metadata`` is JSON:
-    what is known of the commit (rows, bytes, version …).
+    what is known of the commit (rows, bytes, version …). ``error`` holds back what depends on the pipe
+    although it has run: it counts as failed, and is not tried again.
     """
 
     skipped: bool = False
     reason: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    error: PipeError | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ class PipeResult:
     cause: str = ""
     reason: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def held_back(self) -> bool:
+        """Whether it ran to its end, and counts as failed for what it left: what depends on it must not run."""
+        return self.status is PipeStatus.FAILED and bool(self.metadata)
+
+    @property
+    def committed(self) -> bool:
+        """Whether it ran to its end and wrote, whatever is thought of that."""
+        return self.status is PipeStatus.SUCCEEDED or (self.held_back and "commits" in self.metadata)
 
     @property
     def duration_seconds(self) -> float | None:

@@ -34,6 +34,7 @@ from kindling_dagster.signals.materialization import materialization_metadata, s
 from kindling_dagster.signals.plain import plain, scrub_text
 from kindling_dagster.signals.step_record import StepRecord
 from kindling_dagster.signals.throttle import Event, Throttle, with_metadata
+from kindling_dagster.table_checks.events import step_evaluations
 
 if TYPE_CHECKING:
     from kindling_dagster.signals.collector import ErrorCollector
@@ -149,7 +150,10 @@ class StepReporter:
             case PipeFinished(result):
                 self.results[result.pipe_id] = result
                 self._log_result(result)
-                yield from self._materialize(self._by_pipe[result.pipe_id])
+                asset = self._by_pipe[result.pipe_id]
+                yield from self._materialize(asset)
+                for evaluation in step_evaluations(asset.key, result):
+                    self._context.log_event(evaluation)
             case SignalSeen(name, data):
                 self._translate(name, data)
         for due in self._throttle.due():
@@ -214,11 +218,11 @@ class StepReporter:
         results = [self.results[pipe_id] for pipe_id in asset.pipe_ids if pipe_id in self.results]
         if len(results) < len(asset.pipe_ids):
             return
-        committed = [result for result in results if result.status is PipeStatus.SUCCEEDED]
-        if committed and all(result.status.ok for result in results):
+        committed = [result for result in results if result.committed]
+        if committed and all(result.status.ok or result.held_back for result in results):
             gathered = self._gathered.pop(asset.key, _Gathered())
             self._materialized.add(asset.key)
-            metadata = safe_metadata(materialization_metadata(committed))
+            metadata = safe_metadata(materialization_metadata(committed, self._names.asset_of, asset.key))
             yield MaterializeResult(
                 asset_key=asset.key, metadata={**gathered.entries(commit=True), **metadata}
             )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from dagster import MetadataValue
+from dagster import AssetKey, MetadataValue, TableColumnDep, TableColumnLineage
 
 from kindling_dagster.dag.results import PipeResult
 from kindling_dagster.signals.step_record import PipeTiming
@@ -18,15 +18,32 @@ _ROW_WORDS: Final = {
     "rows_updated": "updated",
     "rows_deleted": "deleted",
 }
+_OWN_COLUMNS: Final = "it is made of the table's own columns alone"
 
 
-def materialization_metadata(committed: Sequence[PipeResult]) -> dict[str, Any]:
+AssetOf = Callable[[str], "AssetKey | None"]
+"""Gives an entity's asset; None for an entity that is none of the app's."""
+
+
+def materialization_metadata(
+    committed: Sequence[PipeResult], asset_of: AssetOf, own: AssetKey
+) -> dict[str, Any]:
     """Metadata of one materialization: totals of the table, what the pipes' commits did, when they ran.
 
     Rows, bytes and files come from the table's log; where something is not to be had, a text says so.
     Durations are seconds; ``kindling/timings`` has ISO times in UTC by pipe.
+
+    Args:
+        committed: How the pipes ended that wrote the asset, in order.
+        asset_of: Gives the asset of an entity that they read.
+        own: The asset.
     """
-    return {**_timing(committed), **_table(committed[-1].metadata), **_commits(committed)}
+    return {
+        **_timing(committed),
+        **_table(committed[-1].metadata),
+        **_commits(committed),
+        **_column_lineage(committed, asset_of, own),
+    }
 
 
 def _timing(committed: Sequence[PipeResult]) -> dict[str, Any]:
@@ -67,6 +84,30 @@ def _table(last: Mapping[str, Any]) -> dict[str, Any]:
     ):
         if name in last:
             metadata[key] = last[name]
+    return metadata
+
+
+def _column_lineage(committed: Sequence[PipeResult], asset_of: AssetOf, own: AssetKey) -> dict[str, Any]:
+    """Of which columns of other assets each column is made; what is kept from the run before is no other's."""
+    made_of: dict[str, dict[TableColumnDep, None]] = {}
+    gaps: dict[str, str] = {}
+    for result in committed:
+        traced = result.metadata.get("column_lineage") or {"columns": {}, "gaps": {}}
+        for column, sources in traced["columns"].items():
+            keys = ((asset_of(entity_id), name) for entity_id, name in sources)
+            deps = [TableColumnDep(key, name) for key, name in keys if key is not None and key != own]
+            if deps:
+                made_of.setdefault(column, {}).update(dict.fromkeys(deps))
+            else:
+                gaps[column] = _OWN_COLUMNS
+        gaps.update(traced["gaps"])
+    metadata: dict[str, Any] = {}
+    if made_of:
+        lineage = TableColumnLineage({column: list(deps) for column, deps in made_of.items()})
+        metadata["dagster/column_lineage"] = MetadataValue.column_lineage(lineage)
+    untraced = {column: reason for column, reason in gaps.items() if column not in made_of}
+    if untraced:
+        metadata["kindling/column_lineage_gaps"] = MetadataValue.json(untraced)
     return metadata
 
 
