@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kindling_dagster.streaming.restarts import RestartConfig
     from kindling_dagster.streaming.supervision import SupervisorPolicy
     from kindling_dagster.streaming.watched import DimensionPolicy
+    from kindling_dagster.table_checks.defs import build_table_checks
     from kindling_dagster.submit_client import KindlingSubmitClient
     from kindling_dagster.translator import (
         AssetData,
@@ -78,6 +79,7 @@ __all__ = [
     "build_stream_checks",
     "build_stream_jobs",
     "build_stream_supervisor",
+    "build_table_checks",
     "kindling_assets",
     "read_signals",
     "reprocess_rows",
@@ -118,6 +120,7 @@ _HOMES = {
     "build_stream_checks": "checks",
     "build_stream_jobs": "jobs",
     "build_stream_supervisor": "sensors",
+    "build_table_checks": "table_checks.defs",
     "kindling_assets": "assets",
     "read_signals": "signals.reading",
     "reprocess_rows": "streaming.reprocess_rows",
