@@ -1,4 +1,9 @@
-"""Looking at 100 unchanged dimensions, over tables of 1, 100 and 1,000 commits, against Spark asked for the same."""
+"""Dimensions: what looking at them costs, and how soon a stream has restarted for a change.
+
+*Looking*: 100 unchanged dimensions, over tables of 1, 100 and 1,000 commits, against Spark asked for the same.
+*Restart*: a commit to a dimension, by delta-rs, to the stream's next query running in a real host; with no
+waiting for further changes, and looks in a loop in the sensor's place.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +21,14 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from benchmarks.harness import Case
+from benchmarks.streams import PRICES, Hosted, Stage
 from kindling_dagster.spark import build_session
 from kindling_dagster.streaming.dimensions.look import look
 from kindling_dagster.streaming.dimensions.model import Dimension
+from kindling_dagster.streaming.looking import look_at_all
+from kindling_dagster.streaming.restart_ticks import tick_restarts
+from kindling_dagster.streaming.restarts import Cascade, RestartConfig
+from kindling_dagster.streaming.watched import DimensionPolicy, WatchedDimensions
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -81,8 +92,60 @@ def compare(spark: SparkSession, tables: list[str], commits: int) -> Iterator[Ca
     yield Case(f"{size}, in seconds", ours=ours, goal=SECONDS_GOAL)
 
 
+class Restarting(Hosted):
+    """A host, and the sensor's work in a loop: each change of the dimension restarts the stream that joins it."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        at_once = RestartConfig(delay=0, max_wait=0, min_interval=0)
+        policy = DimensionPolicy(restart="always", restarts=at_once)
+        self._watched = WatchedDimensions(stage.project.manifest, policy, stage.project.working_dir)
+        self._price = 100
+
+    def up(self) -> None:
+        """Start the host, and see each dimension as it is."""
+        super().up()
+        self._tick()
+
+    def change(self) -> float:
+        """Seconds from one commit to the running query."""
+        self._price += 1
+        before = self._tick()
+        self.stage.put_items({**PRICES, "pen": self._price})
+        committed = time.time()
+        found: list[Cascade] = []
+
+        def restarted() -> bool:
+            last = self._tick()
+            found[:] = [last] if last is not None and last != before else []
+            return bool(found)
+
+        self.wait_for(restarted)
+        [step] = found[0].steps
+        assert step.status == "done", step
+        assert step.ended_at is not None
+        return step.ended_at - committed
+
+    def _tick(self) -> Cascade | None:
+        """As the dimension sensor does it; gives the last cascade that has ended."""
+        store, watched = self.stage.store, self._watched
+        looked = look_at_all(watched.dimensions, store.fingerprints())
+        tick = tick_restarts(
+            store,
+            watched.dependencies,
+            watched.order,
+            watched.policy.restarts,
+            looked.looks.values(),
+            clock=time.time,
+        )
+        for entity_id, found in looked.looks.items():
+            assert found.fingerprint is not None, found.reason
+            store.put_fingerprint(entity_id, found.fingerprint)
+        return tick.state.last
+
+
 def cases() -> Iterator[Case]:
-    """All sizes, one Spark session for them."""
+    """All sizes over one Spark session, restarts over another."""
     spark = build_session({"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2"})
     try:
         for commits in SIZES:
@@ -90,3 +153,11 @@ def cases() -> Iterator[Case]:
                 yield from compare(spark, make_tables(Path(folder), commits), commits)
     finally:
         spark.stop()
+    with ExitStack() as undo:
+        restarting = Restarting(Stage(undo))
+        yield Case(
+            "change committed to stream running again",
+            restarting.change,
+            setup=restarting.up,
+            teardown=restarting.down,
+        )

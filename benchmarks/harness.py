@@ -25,7 +25,7 @@ from rich.table import Table
 
 import benchmarks
 
-NOT_BENCHMARKS = ("harness", "__main__")
+NOT_BENCHMARKS = ("dimension_restarts", "harness", "__main__")
 MEASURED_PACKAGES = ("kindling-dagster", "dagster", "spark-kindling", "pyspark", "delta-spark")
 
 Measured = Callable[[], "float | None"]

@@ -43,6 +43,33 @@ def orders(spark: SparkSession, rows: int) -> DataFrame:
     )
 
 
+def landed(spark: SparkSession, rows: int) -> DataFrame:
+    """Rows as a bronze table has them: sixteen columns, some of few values, some of many."""
+    return orders(spark, rows).selectExpr(
+        "*",
+        "concat('street ', cast(hash(id, 5) % 9000 as string)) as street",
+        "concat('city ', cast(hash(id, 6) % 900 as string)) as city",
+        "cast(abs(hash(id, 7)) % 100000 as double) / 100 as tax",
+        "cast(abs(hash(id, 8)) % 100000 as double) / 100 as discount",
+        "timestamp_seconds(1700000000 + abs(hash(id, 9)) % 30000000) as ordered_at",
+        "timestamp_seconds(1700000000 + abs(hash(id, 10)) % 30000000) as shipped_at",
+        "concat('status ', cast(abs(hash(id, 11)) % 5 as string)) as status",
+        "cast(abs(hash(id, 12)) % 400 as int) as shop",
+        "md5(cast(id as string)) as reference",
+        "concat('promo ', cast(abs(hash(id, 13)) % 70 as string)) as promotion",
+    )
+
+
+def cleaned(bronze: DataFrame) -> DataFrame:
+    """What a pipe does: a filter, and columns computed from others."""
+    return bronze.where("quantity > 0").selectExpr(
+        "* except (tax, discount)",
+        "round(amount + tax, 2) as gross",
+        "round(discount / (amount + 1), 4) as discount_share",
+        "unix_timestamp(shipped_at) - unix_timestamp(ordered_at) as seconds_to_ship",
+    )
+
+
 def write(frame: DataFrame, path: Path) -> None:
     """Write a fresh table."""
     shutil.rmtree(path, ignore_errors=True)

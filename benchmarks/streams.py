@@ -1,7 +1,8 @@
 """Streams under supervision: how soon a crashed one runs again, and what supervision costs a batch.
 
 One Spark session and one app for both sides. *Crash to running*: a stream is made to fail in a batch; counted is
-from the moment its error is known to the moment its next query runs, less the backoff. *Throughput*: the same
+from the moment its error is known to the moment its next query runs, less the backoff. *Host killed*: SIGKILL of
+the host's process under a `dagster dev`, until another host runs all streams. *Throughput*: the same
 rows, landed in the same commits, through the same two streams (one appends, one merges what that one wrote),
 started by the host's starter and watched by its watchdog and listener, against a bare script that calls
 Kindling's ``start_pipe_stream`` on the same pipes.
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 from deltalake import write_deltalake
 
+from benchmarks._stream_stack import KilledHosts
 from benchmarks.harness import Case
 from kindling_dagster import KindlingProject
 from kindling_dagster.runtime import KindlingRuntime
@@ -132,48 +134,35 @@ def bare(stage: Stage) -> float:
     return drive(stage, lambda stream_id: starter.start_pipe_stream(stream_id, {"query_name": stream_id}))
 
 
-class Crashing:
-    """A whole host over the session that is up, one of whose streams is made to fail again and again."""
+class Hosted:
+    """A whole host over the session that is up, with both streams.
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    Args:
+        stage: The app and its session.
+        overrides: Over the settings of streams.
+    """
+
+    def __init__(self, stage: Stage, overrides: Mapping[str, Any] | None = None) -> None:
+        self.stage = stage
+        self._overrides = overrides
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._landed = 1
 
     def up(self) -> None:
-        """Start the host and the stream."""
-        stage = self._stage
+        """Start the host and the streams."""
+        stage = self.stage
         stage.fresh()
-        overrides = {
-            "recovery.initial_backoff": BACKOFF,
-            "recovery.jitter": 0,
-            "recovery.stable_after": 0,
-            "recovery.max_retries": 50,
-        }
         host = StreamHost(
-            stage.project, stage.store, lambda: stage.spark, settings=HostSettings(), overrides=overrides
+            stage.project,
+            stage.store,
+            lambda: stage.spark,
+            settings=HostSettings(),
+            overrides=self._overrides,
         )
         self._thread = threading.Thread(target=host.run, args=(self._stop,), daemon=True)
         self._thread.start()
         stage.store.submit([Command(uuid.uuid4().hex, "start", each) for each in STREAMS])
-        self._await(lambda: all(self._state(each) == "running" for each in STREAMS))
-
-    def crash(self) -> float:
-        """Seconds from the known error to the running query, less the backoff, of one crash."""
-        stage = self._stage
-        known = len(stage.store.history("priced", 200))
-        stage.put_items({**PRICES, "ink": -1})
-        stage.land(self._landed, 8)
-        self._landed += 1
-        self._await(lambda: len(stage.store.history("priced", 200)) >= known + 2)
-        stage.put_items(PRICES)
-        self._await(lambda: self._event(known, "restarted") is not None)
-        failed, restarted = self._event(known, "failed"), self._event(known, "restarted")
-        assert failed is not None
-        assert restarted is not None
-        self._await(lambda: self._event(known, "recovered") is not None)
-        return restarted - failed - BACKOFF
+        self.wait_for(lambda: all(self._state(each) == "running" for each in STREAMS))
 
     def down(self) -> None:
         """End the host."""
@@ -181,24 +170,66 @@ class Crashing:
         if self._thread is not None:
             self._thread.join(60)
 
-    def _event(self, known: int, name: str) -> float | None:
-        entries = list(reversed(self._stage.store.history("priced", 200)))[known:]
-        return next((entry.at for entry in entries if entry.event == name), None)
-
-    def _state(self, stream_id: str) -> str:
-        status = self._stage.store.statuses().get(stream_id)
-        return "" if status is None else status.state.value
-
-    def _await(self, look: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_for(self, look: Callable[[], bool], seconds: float = 120) -> None:
+        """Look again and again until it is so; raises TimeoutError."""
         deadline = time.monotonic() + seconds
         while not look():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the host: {self._stage.store.history(limit=10)}")
+                raise TimeoutError(f"the host: {self.stage.store.history(limit=10)}")
             time.sleep(0.02)
+
+    def _state(self, stream_id: str) -> str:
+        status = self.stage.store.statuses().get(stream_id)
+        return "" if status is None else status.state.value
+
+
+class Crashing(Hosted):
+    """A host one of whose streams is made to fail again and again."""
+
+    def __init__(self, stage: Stage) -> None:
+        overrides = {
+            "recovery.initial_backoff": BACKOFF,
+            "recovery.jitter": 0,
+            "recovery.stable_after": 0,
+            "recovery.max_retries": 50,
+        }
+        super().__init__(stage, overrides)
+        self._landed = 1
+
+    def crash(self) -> float:
+        """Seconds from the known error to the running query, less the backoff, of one crash."""
+        stage = self.stage
+        known = len(stage.store.history("priced", 200))
+        stage.put_items({**PRICES, "ink": -1})
+        stage.land(self._landed, 8)
+        self._landed += 1
+        self.wait_for(lambda: len(stage.store.history("priced", 200)) >= known + 2)
+        stage.put_items(PRICES)
+        self.wait_for(lambda: self._event(known, "restarted") is not None)
+        failed, restarted = self._event(known, "failed"), self._event(known, "restarted")
+        assert failed is not None
+        assert restarted is not None
+        self.wait_for(lambda: self._event(known, "recovered") is not None)
+        return restarted - failed - BACKOFF
+
+    def _event(self, known: int, name: str) -> float | None:
+        entries = list(reversed(self.stage.store.history("priced", 200)))[known:]
+        return next((entry.at for entry in entries if entry.event == name), None)
 
 
 def cases() -> Iterator[Case]:
-    """All cases, over one session."""
+    """All cases; those in this process over one session."""
+    killed = KilledHosts()
+    yield Case(
+        "host killed to all streams running",
+        killed.kill,
+        goal=60.0,
+        runs=2,
+        warmups=0,
+        setup=killed.up,
+        before_each=killed.settle,
+        teardown=killed.down,
+    )
     with ExitStack() as undo:
         stage = Stage(undo)
         crashing = Crashing(stage)
