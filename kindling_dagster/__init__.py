@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from kindling_dagster.streaming.restarts import RestartConfig
     from kindling_dagster.streaming.supervision import SupervisorPolicy
     from kindling_dagster.streaming.watched import DimensionPolicy
-    from kindling_dagster.table_checks.defs import build_table_checks
     from kindling_dagster.submit_client import KindlingSubmitClient
+    from kindling_dagster.table_checks.defs import build_table_checks
     from kindling_dagster.translator import (
         AssetData,
         CheckData,
