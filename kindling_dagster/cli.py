@@ -1,4 +1,4 @@
-"""The command line: ``kindling-dagster check | manifest | plan | signals | streams | host | lineage | engine``.
+"""The command line: ``kindling-dagster init | check | manifest | plan | signals | streams | host | lineage | engine | remote``.
 
 Only ``host`` and ``check --analyze`` start a JVM.
 """
@@ -20,7 +20,8 @@ from rich.table import Table
 from kindling_dagster import __version__
 from kindling_dagster.analysis.findings import AnalysisResult, PipeAnalysis
 from kindling_dagster.cli_app import CommandFailed, app_options, plain
-from kindling_dagster.cli_engine import engine
+from kindling_dagster.cli_engine import engine, remote
+from kindling_dagster.cli_init import init
 from kindling_dagster.cli_lineage import lineage
 from kindling_dagster.cli_streams import host, streams
 from kindling_dagster.dag.graph import PipeGraphBuilder
@@ -243,7 +244,9 @@ def signals_show(name: str) -> None:
     console.print(table)
 
 
+main.add_command(init)
 main.add_command(streams)
 main.add_command(lineage)
 main.add_command(host)
 main.add_command(engine)
+main.add_command(remote)

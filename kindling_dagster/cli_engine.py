@@ -1,10 +1,11 @@
-"""The commands ``kindling-dagster engine start | stop | status | archive``. Only ``archive`` starts a JVM."""
+"""The commands ``kindling-dagster engine start | stop | status | archive`` and ``remote package``. Only ``archive`` starts a JVM."""
 
 from __future__ import annotations
 
 import json
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from kindling_dagster.engines.warm.process import ask, ensure
 from kindling_dagster.engines.warm.spec import IDLE_SECONDS, WarmSpec, places, warm_folder
 from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.project import KindlingProject
+from kindling_dagster.remote.package import APP_FOLDER, MANIFEST, build_package
 from kindling_dagster.spark import session_conf
 
 
@@ -104,3 +106,24 @@ def _row(each: dict[str, Any]) -> list[str]:
         now,
         f"{each['memory_bytes'] / 1e9:.1f} GB",
     ]
+
+
+@click.group()
+def remote() -> None:
+    """What a Spark driver elsewhere needs to run pipes for Dagster."""
+
+
+@remote.command()
+@app_options
+@click.option("--output", "-o", default=Path("dist"), show_default=True, type=click.Path(path_type=Path))
+def package(project: KindlingProject, output: Path) -> None:
+    """Write the files that APP needs on a Spark driver: code, app, manifest, and what to install there."""
+    made = build_package(project, output)
+    for path, what in (
+        (made.requirements, "install this on the driver, or in its image"),
+        (made.package, "--py-files"),
+        (made.app, f"--archives {made.app.name}#{APP_FOLDER}"),
+        (made.job, "the script to submit"),
+    ):
+        click.echo(f"{path}: {what}")
+    click.echo(f'In Dagster: PipesEngine(client=…, app="{APP_FOLDER}", manifest="{APP_FOLDER}/{MANIFEST}")')
