@@ -121,7 +121,8 @@ def test_new_code_gets_a_new_process_and_the_old_one_ends(folder: Path, project:
         source.write("\n# another version\n")
     channel, new, started = ensure(WarmSpec.of(KindlingProject(project.app_path), {}, {}))
     channel.close()
-    assert started and new != old
+    assert started
+    assert new != old
     wait_for(lambda: not old.socket.exists())
     assert status(new)["runs"] == 0
 

@@ -87,7 +87,8 @@ def through_text(data: Any) -> Any:
 @given(events)
 def test_events_round_trip(event: RunEvent) -> None:
     again = event_from_json(through_text(event_to_json(event)))
-    assert again == event and type(again) is type(event)
+    assert again == event
+    assert type(again) is type(event)
 
 
 @given(requests)

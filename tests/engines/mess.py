@@ -1,0 +1,62 @@
+"""A module for a copy of tests/running/app: leaves things behind in the session, or tells what it finds there."""
+
+import json
+from pathlib import Path
+
+from kindling.data_pipes import DataPipes
+from kindling.injection import get_kindling_service
+from kindling.signaling import SignalProvider
+from kindling.spark_session import get_or_create_spark_session
+
+HEARD = Path("data/heard.txt")
+
+
+def heard(sender, **_):
+    with HEARD.open("a") as file:
+        file.write("x")
+
+
+def pipe(pipeid, output):
+    return DataPipes.pipe(
+        pipeid=pipeid,
+        name=pipeid,
+        tags={},
+        input_entity_ids=["bronze.orders"],
+        output_entity_id=output,
+        output_type="table",
+    )
+
+
+@pipe("plant", "silver.delta")
+def plant(bronze_orders):
+    """Leaves a view, cached data, a setting, a function, another database and a subscriber."""
+    spark = get_or_create_spark_session()
+    bronze_orders.createOrReplaceTempView("planted")
+    bronze_orders.createOrReplaceGlobalTempView("planted")
+    bronze_orders.cache().count()
+    spark.sparkContext.parallelize([1]).cache().count()
+    spark.conf.set("spark.sql.shuffle.partitions", "7")
+    spark.conf.set("spark.kindling.planted", "yes")
+    spark.udf.register("planted_function", lambda value: value)
+    spark.sql("CREATE DATABASE IF NOT EXISTS planted")
+    spark.catalog.setCurrentDatabase("planted")
+    get_kindling_service(SignalProvider).create_signal("persist.after_persist").connect(heard, weak=False)
+    return bronze_orders.select("id", "item", "amount")
+
+
+@pipe("look", "silver.mended")
+def look(bronze_orders):
+    """Tells what it finds of that."""
+    spark = get_or_create_spark_session()
+    found = {
+        "views": [row["viewName"] for row in spark.sql("SHOW VIEWS").collect()]
+        + [row["viewName"] for row in spark.sql("SHOW VIEWS IN global_temp").collect()],
+        "cached": len(spark.sparkContext._jsc.getPersistentRDDs()),
+        "partitions": spark.conf.get("spark.sql.shuffle.partitions"),
+        "setting": spark.conf.get("spark.kindling.planted", ""),
+        "function": spark.catalog.functionExists("planted_function"),
+        "database": spark.catalog.currentDatabase(),
+        "group": spark.sparkContext.getLocalProperty("spark.job.description") or "",
+    }
+    Path("data/found.json").write_text(json.dumps(found))
+    return bronze_orders.select("id", "item", "amount")
