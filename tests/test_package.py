@@ -46,6 +46,8 @@ FACES_DAGSTER = {
     "stream_assets",
     "stream_events",
     "stream_resources",
+    "table_checks.defs",
+    "table_checks.events",
 }
 
 

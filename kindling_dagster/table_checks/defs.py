@@ -69,7 +69,7 @@ def table_checks_of(
 
         options = getattr(context.resources, resource_key).storage_options
         checker = TableChecker(project.manifest, project.working_dir, options)
-        told = evaluations_of(context.instance, context.run_id)
+        told = evaluations_of(context.instance, context.run.run_id)
         for key in sorted(context.selected_asset_check_keys):
             if key in told:
                 yield again(told[key])
