@@ -13,10 +13,8 @@ from kindling_dagster.signals.bridge_outputs import SIGNALS_METADATA
 from kindling_dagster.signals.plain import plain
 from kindling_dagster.streaming.dependencies import RestartDecision
 from kindling_dagster.streaming.dimensions.model import DimensionLook
+from kindling_dagster.streaming.restart_news import DIMENSION_CHANGED, changed_arguments
 
-SIGNAL: Final = "streaming.dimension_changed"
-_LONGEST: Final = 1_000
-"""Characters of a fingerprint that an event carries: one with many columns is longer."""
 _NO_STREAM: Final = "No stream depends on it any more."
 _TABLE: Final = TableSchema(
     [
@@ -52,7 +50,7 @@ def change_event(
         description=f"Changed{operation}: {found.reason}. {outcome}",
         metadata={
             **_facts(found),
-            "kindling/signal": SIGNAL,
+            "kindling/signal": DIMENSION_CHANGED,
             "kindling/outcome": outcome,
             "kindling/restarts": _decided(decisions),
             SIGNALS_METADATA: MetadataValue.json([_signal(found)]),
@@ -163,21 +161,4 @@ def _decided(decisions: Sequence[RestartDecision]) -> Any:
 
 def _signal(found: DimensionLook) -> dict[str, Any]:
     """The signal as ``read_signals`` reads it: by hand, since payloads import Kindling, which a tick must not."""
-    fields = {
-        "entity_id": found.entity_id,
-        "change_detection": found.method,
-        "change": found.change,
-        "previous_fingerprint": (found.previous_fingerprint or "")[:_LONGEST] or None,
-        "fingerprint": (found.fingerprint or "")[:_LONGEST] or None,
-        "version": found.version,
-        "operation": ", ".join(found.operations) or None,
-        "new_count": found.new_count,
-        "closed_count": found.closed_count,
-        "changed_count": found.changed_count,
-        "reason": found.reason,
-    }
-    return {
-        "signal": SIGNAL,
-        "timestamp": time.time(),
-        "fields": {name: value for name, value in fields.items() if value is not None},
-    }
+    return {"signal": DIMENSION_CHANGED, "timestamp": time.time(), "fields": changed_arguments(found)}

@@ -19,6 +19,14 @@ from kindling_dagster.op_jobs import build_op_job
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.signals.bridge import StepReporter
 from kindling_dagster.signals.bridge_outputs import BridgeContext
+from kindling_dagster.streaming.restart_news import (
+    CASCADE_COMPLETED,
+    CASCADE_STARTED,
+    RESTART_TRIGGERED,
+    completed_arguments,
+    started_arguments,
+    triggered_arguments,
+)
 from kindling_dagster.streaming.restart_ticks import tick_restarts
 from kindling_dagster.streaming.restarts import Cascade, CascadeStep, RestartState
 from kindling_dagster.streaming.watched import DimensionPolicy, WatchedDimensions
@@ -190,13 +198,8 @@ class CascadeRun:
 
     def _tell(self, cascade: Cascade) -> None:
         """Log, and tell by signals, what is new since the last look."""
-        about = {
-            "cascade_id": cascade.id,
-            "entity_ids": list(cascade.entity_ids),
-            "query_ids": list(cascade.stream_ids),
-        }
         if not self._told:
-            self._signal("streaming.cascade_restart_started", about)
+            self._signal(CASCADE_STARTED, started_arguments(cascade))
         for step in cascade.steps:
             before, self._told[step.stream_id] = self._told.get(step.stream_id, ""), step.status
             if step.status == before:
@@ -209,26 +212,12 @@ class CascadeRun:
                 self.context.log.info(f"{step.stream_id}: waits for {', '.join(step.after)}, which read it.")
         if all(step.ended for step in cascade.steps):
             ended = max((step.ended_at or 0.0) for step in cascade.steps)
-            counts = {
-                "restarted_count": cascade.count("done"),
-                "skipped_count": cascade.count("skipped"),
-                "failed_count": cascade.count("failed"),
-                "duration_seconds": max(0.0, ended - cascade.started_at),
-            }
-            self._signal("streaming.cascade_restart_completed", {**about, **counts})
+            seconds = max(0.0, ended - cascade.started_at)
+            self._signal(CASCADE_COMPLETED, completed_arguments(cascade, seconds))
 
     def _triggered(self, cascade: Cascade, step: CascadeStep) -> None:
         self.context.log.info(f"{step.stream_id}: asked to restart. {step.reason}.")
-        self._signal(
-            "streaming.restart_triggered",
-            {
-                "query_id": step.stream_id,
-                "entity_ids": list(dict.fromkeys(cause.entity_id for cause in step.causes)),
-                "policy": ", ".join(dict.fromkeys(cause.policy for cause in step.causes)),
-                "reason": step.reason,
-                "cascade_id": cascade.id,
-            },
-        )
+        self._signal(RESTART_TRIGGERED, triggered_arguments(cascade.id, step))
 
     def _signal(self, name: str, arguments: dict[str, Any]) -> None:
         # Here, because it imports Kindling, which definitions do without.

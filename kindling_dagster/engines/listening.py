@@ -29,10 +29,12 @@ class SignalListener:
 
     Args:
         emit: Takes the events; called in whatever thread emitted the signal.
+        leave_out: Signals that are not listened to, since others tell of them.
     """
 
-    def __init__(self, emit: Callable[[RunEvent], None]) -> None:
+    def __init__(self, emit: Callable[[RunEvent], None], leave_out: Iterable[str] = ()) -> None:
         self._emit = emit
+        self._leave_out = frozenset(leave_out)
         self._thread = threading.local()
         self._disconnects: list[Callable[[], None]] = []
 
@@ -44,6 +46,8 @@ class SignalListener:
         """
         names = (*PAYLOAD_BY_SIGNAL, *declared_signals(), *signals_of(signals), *more)
         for name in dict.fromkeys(names):
+            if name in self._leave_out:
+                continue
             signal = signals.create_signal(name)
             receiver = self._receiver(name)
             signal.connect(receiver, weak=False)

@@ -41,6 +41,8 @@ from kindling_dagster.streaming.model import Desired, HostInfo
 from kindling_dagster.streaming.processes import machine_id
 from kindling_dagster.streaming.queries import StreamingQueryManager
 from kindling_dagster.streaming.recovery import StreamingRecoveryManager
+from kindling_dagster.streaming.restart_news import RESTART_SIGNALS
+from kindling_dagster.streaming.restart_signals import RestartSignals
 from kindling_dagster.streaming.rolling import asked_to_end
 from kindling_dagster.streaming.session_looks import SessionLooks
 from kindling_dagster.streaming.starter import StreamStarter
@@ -143,6 +145,7 @@ class StreamHost:
         self._owns_session = False
         self._over_since = 0.0
         self._desired: Mapping[str, Desired] = {}
+        self._news: RestartSignals | None = None
 
     def run(self, stop: threading.Event | None = None) -> HostEnd:
         """Host until ``stop`` is set, somebody asks the host to end, or it cannot go on. See ``run_host``."""
@@ -234,7 +237,8 @@ class StreamHost:
         dispatcher = SignalDispatcher(settings)
         runtime.lineage.begin(self._run_id, dispatcher)
         undo.callback(dispatcher.shutdown, _STOP_SIGNALS)
-        hearing = SignalListener(self._emit)
+        # The sensor and its runs show restarts for dimensions in Dagster; here they are for the app alone.
+        hearing = SignalListener(self._emit, leave_out=RESTART_SIGNALS)
         hearing.connect(runtime.signals)
         undo.callback(hearing.close)
         classifier = FailureClassifier().extended(*failure_rules(self._manifest.settings))
@@ -261,6 +265,7 @@ class StreamHost:
         undo.enter_context(
             KindlingStreamingListener(runtime.signals, streams.observe, settings=settings, session=spark)
         )
+        self._news = RestartSignals(self._store, runtime.signals, settings, dispatcher)
         streams.watchdog = StreamingWatchdog(manager, on_verdict=streams.judged, **common, **judging)
         streams.watchdog.start()
         undo.callback(streams.watchdog.stop)
@@ -279,6 +284,7 @@ class StreamHost:
             self._look()
             due = streams.tick(self._desired)
             self._report(streams, reporter)
+            self._tell_news()
             pause = self._settings.reconcile
             if due is not None:
                 pause = min(pause, max(0.0, due - time.time()))
@@ -306,6 +312,15 @@ class StreamHost:
         )
         if not told:
             self._say("The store does not answer; what happens is told later.", "warning")
+
+    def _tell_news(self) -> None:
+        """Tell the app what the dimension sensor has decided meanwhile."""
+        if self._news is None:
+            return
+        try:
+            self._news.tell()
+        except StoreUnavailable as error:
+            self._say(f"What became of dimensions is told later: {error}", "warning")
 
     def _drain(self, streams: HostedStreams, reporter: Reporter) -> HostEnd:
         self._say(f"Draining: {self._stop_reason}.")

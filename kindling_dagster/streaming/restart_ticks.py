@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kindling_dagster.streaming.dependencies import RestartDecision, StreamDependencies
 from kindling_dagster.streaming.dimensions.model import DimensionLook
 from kindling_dagster.streaming.model import Command, Desired, StreamStatus
+from kindling_dagster.streaming.restart_news import NEWS_KEPT, action_signal, news_of
 from kindling_dagster.streaming.restarts import (
     Action,
     AskRestart,
-    Cascade,
-    CascadeCompleted,
-    CascadeStarted,
     RestartConfig,
     RestartState,
     StreamOrder,
@@ -32,6 +30,8 @@ logger = logging.getLogger("kindling_dagster.streaming")
 
 DOCUMENT = ("restarts", "controller")
 """Kind and key of the store's document that holds the controller's state."""
+TOLD = ("restarts", "told")
+"""Kind and key of the document in which the stream host says which news it has told: their ids."""
 _TRIES = 5
 
 Tell = Callable[[str, Mapping[str, Any]], object]
@@ -87,7 +87,7 @@ def tick_restarts(
     looks: Iterable[DimensionLook],
     *,
     clock: Callable[[], float],
-    tell: Tell = lambda _signal, _arguments: None,
+    tell: Tell | None = None,
 ) -> RestartTick:
     """Take in changes and do what is due.
 
@@ -102,11 +102,13 @@ def tick_restarts(
         config: How restarts are batched.
         looks: What was found at dimensions since the last tick; those without a change do nothing.
         clock: Gives Unix seconds.
-        tell: Takes what happens: a signal's name and arguments.
+        tell: Takes what happens to streams: a signal's name and arguments. Without it that, and the changes
+            of dimensions, are left in the store as news, which the stream host tells the app.
 
     Raises:
         StoreError: The store cannot be read or written, or others were faster again and again.
     """
+    looks = tuple(looks)
     decisions = tuple(decision for found in looks for decision in dependencies.decide(found))
     for attempt in range(_TRIES):
         document, version = store.document(*DOCUMENT)
@@ -115,6 +117,8 @@ def tick_restarts(
         desired, statuses = store.desired(), store.statuses()
         views = {id_: view_of(desired[id_], statuses.get(id_)) for id_ in desired}
         state, actions = advance(before, decisions, views, order, config, now)
+        if tell is None:
+            state = _with_news(state, looks, actions, store)
         if state != before:
             try:
                 store.put_document(*DOCUMENT, state.to_json(), version)
@@ -128,53 +132,32 @@ def tick_restarts(
     return RestartTick(decisions, actions, state, next_at(state, config))
 
 
-def _do(action: Action, store: RestartStore, now: float, tell: Tell) -> None:
+def _with_news(
+    state: RestartState, looks: Sequence[DimensionLook], actions: Sequence[Action], store: RestartStore
+) -> RestartState:
+    """With what is new, saved in one with the state, so that each thing is news once."""
+    fresh, told = news_of(looks, state.told, actions)
+    if not fresh:
+        return state
+    done, _ = store.document(*TOLD)
+    left = [item for item in state.news if item.id not in (done or ())]
+    return replace(state, told=told, news=tuple([*left, *fresh][-NEWS_KEPT:]))
+
+
+def _do(action: Action, store: RestartStore, now: float, tell: Tell | None) -> None:
     if isinstance(action, AskRestart):
         step = action.step
         store.submit([Command(step.command_id, "restart", step.stream_id, step.reason, "dimensions", now)])
-        if not action.again:
-            tell("streaming.restart_triggered", _triggered(action))
-    elif isinstance(action, CascadeStarted):
-        tell("streaming.cascade_restart_started", _of_cascade(action.cascade))
-    else:
-        tell("streaming.cascade_restart_completed", _completed(action))
+    signal = action_signal(action)
+    if tell is not None and signal is not None:
+        tell(*signal)
 
 
 def _state_of(document: Any) -> RestartState:
     try:
         return RestartState.from_json(document)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         logger.warning(
             "What was kept of restarts for changed dimensions cannot be read (%r): starting afresh.", error
         )
         return RestartState()
-
-
-def _triggered(action: AskRestart) -> dict[str, Any]:
-    step = action.step
-    return {
-        "query_id": step.stream_id,
-        "entity_ids": list(dict.fromkeys(cause.entity_id for cause in step.causes)),
-        "policy": ", ".join(dict.fromkeys(cause.policy for cause in step.causes)),
-        "reason": step.reason,
-        "cascade_id": action.cascade_id,
-    }
-
-
-def _of_cascade(cascade: Cascade) -> dict[str, Any]:
-    return {
-        "cascade_id": cascade.id,
-        "entity_ids": list(cascade.entity_ids),
-        "query_ids": list(cascade.stream_ids),
-    }
-
-
-def _completed(action: CascadeCompleted) -> dict[str, Any]:
-    cascade = action.cascade
-    return {
-        **_of_cascade(cascade),
-        "restarted_count": cascade.count("done"),
-        "skipped_count": cascade.count("skipped"),
-        "failed_count": cascade.count("failed"),
-        "duration_seconds": action.seconds,
-    }

@@ -18,9 +18,6 @@ from kindling_dagster.streaming.model import Desired, StreamingQueryState, Strea
 StepStatus = Literal["waiting", "asked", "done", "skipped", "failed"]
 CascadePolicy = Literal["never", "schema", "always"]
 
-_HANDLED_KEPT = 1_000
-"""How many changes are remembered as handled; a change is told again only right after a crash."""
-
 
 @dataclass(frozen=True)
 class RestartConfig:
@@ -190,6 +187,21 @@ class Cascade:
 
 
 @dataclass(frozen=True)
+class News:
+    """A signal that the stream host is to tell the app's subscribers, once.
+
+    Args:
+        id: Which.
+        signal: The signal's name.
+        arguments: Its arguments, plain data.
+    """
+
+    id: str
+    signal: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class RestartState:
     """All that is remembered; as JSON it survives a crash.
 
@@ -198,16 +210,21 @@ class RestartState:
         cascade: The cascade under way.
         last: The last one that was completed: a crash may have kept its end from being told.
         restarted: Each stream → when it was last asked to restart.
-        handled: Changes that were taken in, by stream, oldest first: the same one again does nothing.
+        handled: Stream and dimension → the change of it that was last taken in: found again after a crash,
+            it does nothing. Only the last, since contents may change to and fro.
         number: How many cascades there were.
+        told: Dimension → its change that was last news.
+        news: What no host has told yet, oldest first.
     """
 
     pending: tuple[PendingRestart, ...] = ()
     cascade: Cascade | None = None
     last: Cascade | None = None
     restarted: Mapping[str, float] = field(default_factory=dict)
-    handled: tuple[str, ...] = ()
+    handled: Mapping[str, str] = field(default_factory=dict)
     number: int = 0
+    told: Mapping[str, str] = field(default_factory=dict)
+    news: tuple[News, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -230,8 +247,10 @@ class RestartState:
             cascade=_cascade(data["cascade"]),
             last=_cascade(data["last"]),
             restarted=dict(data["restarted"]),
-            handled=tuple(data["handled"]),
+            handled=dict(data["handled"]),
             number=data["number"],
+            told=dict(data["told"]),
+            news=tuple(News(**item) for item in data["news"]),
         )
 
 
@@ -303,7 +322,7 @@ def next_at(state: RestartState, config: RestartConfig) -> float | None:
 
 
 def _taken_in(state: RestartState, decisions: Sequence[RestartDecision], now: float) -> RestartState:
-    handled = dict.fromkeys(state.handled)
+    handled = dict(state.handled)
     pending = {
         # After the clock was set back, a change would otherwise wait for the old time to come again.
         item.stream_id: replace(item, first_at=min(item.first_at, now), last_at=min(item.last_at, now))
@@ -311,10 +330,10 @@ def _taken_in(state: RestartState, decisions: Sequence[RestartDecision], now: fl
     }
     steps = {step.stream_id: step for step in state.cascade.steps} if state.cascade else {}
     for decision in decisions:
-        key = f"{decision.stream_id} {decision.change_id}"
-        if not decision.restart or key in handled:
+        key = f"{decision.stream_id} {decision.entity_id}"
+        if not decision.restart or handled.get(key) == decision.change_id:
             continue
-        handled[key] = None
+        handled[key] = decision.change_id
         cause = Cause(
             decision.entity_id, decision.change_id, decision.change, decision.reason, decision.policy
         )
@@ -330,12 +349,7 @@ def _taken_in(state: RestartState, decisions: Sequence[RestartDecision], now: fl
             (*(known.causes if known else ()), cause),
         )
     cascade = replace(state.cascade, steps=tuple(steps.values())) if state.cascade else None
-    return replace(
-        state,
-        pending=tuple(pending.values()),
-        cascade=cascade,
-        handled=tuple(handled)[-_HANDLED_KEPT:],
-    )
+    return replace(state, pending=tuple(pending.values()), cascade=cascade, handled=handled)
 
 
 def _due_at(item: PendingRestart, state: RestartState, config: RestartConfig) -> float:

@@ -29,6 +29,14 @@ def read(connection: Connection, scope: Scope, kind: str, key: str) -> tuple[Any
     return (None, 0) if row is None else (document_value(row.body, f"{kind}/{key}"), row.version)
 
 
+def version(connection: Connection, scope: Scope, kind: str, key: str) -> int:
+    """A document's version; 0 where there is none."""
+    found = connection.execute(
+        select(_document.c.version).where(*_one(scope, kind, key))
+    ).scalar_one_or_none()
+    return 0 if found is None else int(found)
+
+
 def write(
     connection: Connection, scope: Scope, kind: str, key: str, value: Any, expected: int, writer: str
 ) -> int:

@@ -167,6 +167,10 @@ class StreamStore:
         """A small JSON state and its version; ``(None, 0)`` where there is none."""
         return self._database.read(lambda connection: documents.read(connection, self._scope, kind, key))
 
+    def document_version(self, kind: str, key: str) -> int:
+        """A document's version alone, which tells whether it is worth reading; 0 where there is none."""
+        return self._database.read(lambda connection: documents.version(connection, self._scope, kind, key))
+
     def put_document(self, kind: str, key: str, value: Any, expected: int) -> int:
         """Write a small JSON state if its version is still ``expected`` (0: there is none). Gives the new version.
 
