@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 from dagster import Scaffolder, ScaffoldRequest, scaffold_component
 from pydantic import BaseModel, Field
 
 from kindling_dagster.apps import locate_app
+from kindling_dagster.scaffolding import component_attributes
 
 
 class KindlingScaffoldParams(BaseModel):
@@ -39,11 +38,3 @@ class KindlingProjectScaffolder(Scaffolder[KindlingScaffoldParams]):
         locate_app(app)
         root = request.project_root or Path.cwd()
         scaffold_component(request, component_attributes(app, root, request.params.environment))
-
-
-def component_attributes(app: Path, project_root: Path, environment: str) -> dict[str, Any]:
-    """The attributes of a component for ``app``, whose path counts from the Dagster project's directory."""
-    # By real paths, or the way between them could lead through a link elsewhere.
-    path = os.path.relpath(app.resolve(), project_root.resolve())
-    stated = "{{ project_root }}" if path == "." else "{{ project_root }}/" + Path(path).as_posix()
-    return {"project": stated, "environment": environment}
