@@ -269,13 +269,15 @@ class KindlingRun:
             if parent is None:
                 break
             run = parent
-        for run_id in run_ids:
-            for record in instance.get_records_for_run(
+        again: set[AssetKey] = set()
+        for run_id in run_ids:  # from the newest on: of each asset the last that was said counts
+            records = instance.get_records_for_run(
                 run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
-            ).records:
-                if record.asset_key is not None:
-                    committed.add(record.asset_key)
-            committed -= held_back(instance, run_id)
+            ).records
+            written = {record.asset_key for record in records if record.asset_key is not None}
+            bad = held_back(instance, run_id) - committed
+            again |= bad
+            committed |= written - again
         return committed
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dagster import AssetChecksDefinition, multi_asset_check
 
 from kindling_dagster.assets import KindlingAssetGraph, app_name
+from kindling_dagster.collector import collector_paused
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.table_checks.events import again, check_result, evaluations_of
 from kindling_dagster.translator import DagsterKindlingTranslator
@@ -57,12 +58,6 @@ def table_checks_of(
         return ()
     project = assets.project
 
-    @multi_asset_check(
-        name=f"{app_name(project)}_table_checks",
-        specs=[spec for _, spec in found.values()],
-        can_subset=True,
-        required_resource_keys={resource_key},
-    )
     def table_checks(context):  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
         # Here, because reading tables is not needed to load definitions.
         from kindling_dagster.table_checks.evaluation import TableChecker
@@ -76,4 +71,11 @@ def table_checks_of(
             else:
                 yield check_result(key.asset_key, checker.check(found[key][0]))
 
-    return (table_checks,)
+    make = multi_asset_check(
+        name=f"{app_name(project)}_table_checks",
+        specs=[spec for _, spec in found.values()],
+        can_subset=True,
+        required_resource_keys={resource_key},
+    )
+    with collector_paused():
+        return (make(table_checks),)

@@ -14,6 +14,8 @@ from sqlglot import exp
 from kindling_dagster.dag.plan import ExecutionPlan
 from kindling_dagster.dag.results import PipeError, PipeOutcome
 from kindling_dagster.delta_log import local_path
+from kindling_dagster.engines.commits import PATIENCE
+from kindling_dagster.locations import table_location
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.table_checks.declared import SCHEMA, DeclaredChecks, TableCheck
 from kindling_dagster.table_checks.evaluation import evaluate, migration_command, not_told
@@ -90,7 +92,7 @@ class StepChecks:
         self._manifest = manifest
         self._runtime = runtime
         self._spark = spark
-        self._storage_options = dict(storage_options or {})
+        self._storage_options = {**PATIENCE, **storage_options} if storage_options else {}
         self._last_writer = {} if plan is None else _last_writers(plan)
         self._declared = DeclaredChecks(manifest) if wanted else None
 
@@ -147,8 +149,6 @@ class StepChecks:
             return None
 
     def _declared_location(self, entity_id: str) -> str | None:
-        from kindling_dagster.locations import table_location
-
         project = self._runtime.project
         return table_location(self._manifest.entities_by_id[entity_id], project.working_dir)
 

@@ -20,6 +20,7 @@ from dagster import (
     Definitions,
     ExecuteInProcessResult,
     JobDefinition,
+    RetryPolicy,
     asset,
 )
 from delta_tables import backdate, write
@@ -38,7 +39,7 @@ from kindling_dagster.dag.results import PipeError, PipeResult, PipeStatus
 from kindling_dagster.engines.base import PipeFinished, RunEvent, RunRequest
 from kindling_dagster.errors import DeclarationError
 from kindling_dagster.manifest import Location, Manifest
-from kindling_dagster.table_checks.events import evaluations_of, held_back
+from kindling_dagster.table_checks.events import evaluations_of
 from kindling_dagster.table_checks.outcome import CheckOutcome
 from kindling_dagster.translator import CheckData
 
@@ -137,16 +138,17 @@ assert "kindling" not in sys.modules and SparkContext._gateway is None
 
 
 class Told:
-    """An engine whose pipes end as told: nothing runs."""
+    """An engine whose pipes end as told, run by run: nothing is done."""
 
-    def __init__(self, results: Mapping[str, PipeResult]) -> None:
+    def __init__(self, *results: Mapping[str, PipeResult]) -> None:
         self.requests: list[RunRequest] = []
         self._results = results
 
     def run(self, request: RunRequest) -> Iterator[RunEvent]:
+        results = self._results[min(len(self.requests), len(self._results) - 1)]
         self.requests.append(request)
         for pipe_id in request.pipe_ids:
-            yield PipeFinished(self._results[pipe_id])
+            yield PipeFinished(results[pipe_id])
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -168,19 +170,27 @@ def ended(pipe_id: str, outcome: CheckOutcome | None = None, **metadata: Any) ->
     )
 
 
-def run(
-    made: KindlingProject, engine: Told, instance: DagsterInstance, **options: Any
-) -> ExecuteInProcessResult:
+NOT_RUN = PipeResult("total", PipeStatus.UPSTREAM_FAILED, cause="clean")
+BROKEN = PipeResult("total", PipeStatus.FAILED, error=PipeError("total", "ValueError", "broken"))
+
+
+def resource(engine: Told) -> KindlingResource:
     class Resource(KindlingResource):
         def engine_for(self, project: KindlingProject, context: AssetExecutionContext) -> Any:
             return engine
 
+    return Resource()
+
+
+def run(
+    made: KindlingProject, engine: Told, instance: DagsterInstance, **options: Any
+) -> ExecuteInProcessResult:
     @asset(deps=[ORDERS])
     def report() -> None:
         """Something of another code location."""
 
     defs = Definitions.merge(
-        build_kindling_definitions(made, resource=Resource()), Definitions(assets=[report])
+        build_kindling_definitions(made, resource=resource(engine)), Definitions(assets=[report])
     )
     job = defs.resolve_implicit_global_asset_job_def()
     return job.execute_in_process(instance=instance, raise_on_error=False, **options)
@@ -204,9 +214,8 @@ def test_the_step_is_asked_for_what_blocks(tmp_path: Path, instance: DagsterInst
 def test_a_blocking_check_that_failed_in_the_step_keeps_the_materialization_and_ends_the_run(
     tmp_path: Path, instance: DagsterInstance
 ) -> None:
-    not_run = PipeResult("total", PipeStatus.UPSTREAM_FAILED, cause="clean")
     result = run(
-        project(tmp_path, BLOCKED), Told({"clean": ended("clean", HELD), "total": not_run}), instance
+        project(tmp_path, BLOCKED), Told({"clean": ended("clean", HELD), "total": NOT_RUN}), instance
     )
     assert not result.success
     assert [event.asset_key for event in result.get_asset_materialization_events()] == [ORDERS]
@@ -227,15 +236,26 @@ def test_what_the_step_has_found_is_not_looked_for_again(tmp_path: Path, instanc
     assert "report" in {event.step_key for event in result.all_events if event.is_step_success}
 
 
-def test_a_run_that_is_tried_again_builds_upon_nothing_that_was_held_back(
-    tmp_path: Path, instance: DagsterInstance
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ({"clean": ended("clean", HELD), "total": NOT_RUN}, ("clean", "total")),
+        ({"clean": ended("clean"), "total": BROKEN}, ("total",)),
+    ],
+)
+def test_a_step_that_is_tried_again_builds_upon_nothing_that_was_held_back(
+    tmp_path: Path, instance: DagsterInstance, first: dict[str, PipeResult], again: tuple[str, ...]
 ) -> None:
-    not_run = PipeResult("total", PipeStatus.UPSTREAM_FAILED, cause="clean")
-    engine = Told({"clean": ended("clean", HELD), "total": not_run})
-    first = run(project(tmp_path, BLOCKED), engine, instance)
-    assert held_back(instance, first.run_id) == {ORDERS}
-    fine = Told({"clean": ended("clean"), "total": ended("total")})
-    assert held_back(instance, run(project(tmp_path, BLOCKED), fine, instance).run_id) == set()
+    engine = Told(first, {"clean": ended("clean"), "total": ended("total")})
+
+    @kindling_assets(project=project(tmp_path, BLOCKED), retry_policy=RetryPolicy(max_retries=1))
+    def shop(context, kindling: KindlingResource):  # type: ignore[no-untyped-def]
+        yield from kindling.run(context).stream()
+
+    defs = Definitions(assets=[shop], resources={"kindling": resource(engine)})
+    job = defs.resolve_implicit_global_asset_job_def()
+    assert job.execute_in_process(instance=instance).success
+    assert [request.pipe_ids for request in engine.requests] == [("clean", "total"), again]
 
 
 def test_a_source_that_must_be_fresh_goes_first(tmp_path: Path, instance: DagsterInstance) -> None:
