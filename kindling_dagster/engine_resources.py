@@ -1,6 +1,7 @@
 """Engines as one chooses them in Dagster: ``KindlingResource(engine=WarmEngine())``."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: when the class is made, Dagster looks for ResourceDependency among its
+# annotations, and passes over those that are text.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
