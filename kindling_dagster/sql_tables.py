@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import sqlglot
-from sqlglot import exp
-
 
 def tables_read(sql: str) -> tuple[str, ...]:
     """Names of the tables a query reads, as written but for quotes and case, once each.
@@ -14,6 +11,10 @@ def tables_read(sql: str) -> tuple[str, ...]:
     Names that the query defines itself (common table expressions) are left out. A query that cannot be
     parsed gives nothing: Spark is the one to say what is wrong with it.
     """
+    # Here, because it takes long to import, and most apps have no SQL to read.
+    import sqlglot
+    from sqlglot import exp
+
     try:
         statements = sqlglot.parse(sql, dialect="spark")
     except sqlglot.errors.SqlglotError:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import ConfigurableResource, DagsterInstance, EnvVar, InitResourceContext
 from pydantic import Field, PrivateAttr
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from kindling_dagster.errors import DeclarationError
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.streaming.client import StreamsClient
 from kindling_dagster.streaming.identity import store_project, store_url
 from kindling_dagster.streaming.model import DeadLetter, HistoryEntry
-from kindling_dagster.streaming.store import StreamStore, default_store_url
+from kindling_dagster.streaming.store import default_store_url
 from kindling_dagster.streaming.store.location import STORE_URL_VARIABLE
 from kindling_dagster.streaming.views import StreamView
+
+if TYPE_CHECKING:
+    from kindling_dagster.streaming.store import StreamStore
 
 
 class KindlingStreamsResource(ConfigurableResource[Any]):
@@ -86,6 +87,8 @@ class KindlingStreamsResource(ConfigurableResource[Any]):
         """
         project = self.kindling_project
         if self._store is None:
+            from kindling_dagster.streaming.store import StreamStore
+
             self._store = StreamStore.open(self.url(instance), store_project(project))
         return StreamsClient(self._store, project.manifest, by or "resource")
 
@@ -158,6 +161,10 @@ def refuse_shown_password(resource: KindlingStreamsResource) -> None:
     url = resource.store_url
     if url is None or isinstance(url, EnvVar):
         return
+    # Here, because definitions do without SQLAlchemy otherwise.
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         shown = make_url(url).password is not None
     except ArgumentError:

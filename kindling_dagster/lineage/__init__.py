@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kindling_dagster.lineage.sql import (
-    find_records_by_version,
-    stale_version_report,
-    version_adoption_report,
-)
-
 if TYPE_CHECKING:
     from kindling_dagster.lineage.backfill import BackfillResult, BackfillStep, backfill_lineage
     from kindling_dagster.lineage.context import (
         LineageMetadata,
         VersionedExecutionContext,
         combined_lineage,
+    )
+    from kindling_dagster.lineage.sql import (
+        find_records_by_version,
+        stale_version_report,
+        version_adoption_report,
     )
 
 __all__ = [
@@ -37,11 +36,14 @@ _HOMES = {
     "LineageMetadata": "context",
     "VersionedExecutionContext": "context",
     "combined_lineage": "context",
+    "find_records_by_version": "sql",
+    "stale_version_report": "sql",
+    "version_adoption_report": "sql",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # On demand: they are for runs, and definitions need the queries alone.
+    # On demand: they are for runs and for those who ask, and definitions do without.
     if name in _HOMES:
         from importlib import import_module
 

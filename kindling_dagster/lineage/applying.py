@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from kindling_dagster.lineage.columns import lineage_column
 from kindling_dagster.lineage.commits import (
     USER_METADATA_CONF,
     CommitLineage,
@@ -27,7 +28,6 @@ from kindling_dagster.lineage.commits import (
 )
 from kindling_dagster.lineage.context import VersionedExecutionContext, lineage_type
 from kindling_dagster.lineage.settings import LineageSettings, PipeLineage, lineage_pipes
-from kindling_dagster.lineage.sql import lineage_column
 from kindling_dagster.manifest import EntitySpec, Manifest
 from kindling_dagster.signals.dispatch import SignalDispatcher
 from kindling_dagster.signals.emitter import AsyncSignalEmitter

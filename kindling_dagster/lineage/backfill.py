@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from kindling_dagster.delta_log import open_table
 from kindling_dagster.delta_rewrite import FileRewrite
 from kindling_dagster.errors import LineageError
+from kindling_dagster.lineage.columns import lineage_column
 from kindling_dagster.lineage.context import lineage_type
-from kindling_dagster.lineage.sql import lineage_column
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kindling_dagster.errors import LineageError
-from kindling_dagster.lineage.sql import lineage_column
+from kindling_dagster.lineage.columns import lineage_column
 from kindling_dagster.lineage.versions import TransformVersion, TransformVersions
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from kindling_dagster.errors import LineageError
+from kindling_dagster.lineage.columns import lineage_column
 from kindling_dagster.lineage.settings import lineage_pipes
-from kindling_dagster.lineage.sql import lineage_column
 from kindling_dagster.manifest import Manifest
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from kindling_dagster.errors import LineageError
 from kindling_dagster.flags import read_flag
-from kindling_dagster.lineage.sql import DEFAULT_LAYERS, lineage_column
+from kindling_dagster.lineage.columns import DEFAULT_LAYERS, lineage_column
 from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
 
 TAG: Final = "dagster/lineage"

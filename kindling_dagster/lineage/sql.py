@@ -13,20 +13,9 @@ from urllib.parse import urlsplit
 from sqlglot import exp
 
 from kindling_dagster.errors import LineageError
+from kindling_dagster.lineage.columns import DEFAULT_LAYERS, lineage_column
 
-DEFAULT_LAYERS: Final = ("bronze", "silver", "gold")
 _DIALECT: Final = "spark"
-
-
-def lineage_column(layer: str) -> str:
-    """The name of a layer's lineage column, such as ``_silver_lineage``.
-
-    Raises:
-        LineageError: There is no layer's name.
-    """
-    if not layer.strip():
-        raise LineageError("A layer without a name has no lineage column.", "Name the layer, such as silver.")
-    return f"_{layer.strip()}_lineage"
 
 
 def find_records_by_version(

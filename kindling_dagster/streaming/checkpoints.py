@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kindling_dagster.streaming.failures import CheckpointError
-from kindling_dagster.streaming.store import StreamStore
+
+if TYPE_CHECKING:
+    from kindling_dagster.streaming.store import StreamStore
 
 DOCUMENT: Final = "checkpoint"
 """Kind of the store's documents about checkpoints; their key is the stream's id."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from kindling_dagster.dag.graph import PipeGraph, PipeGraphBuilder
 from kindling_dagster.errors import SelectionError
@@ -16,8 +17,10 @@ from kindling_dagster.manifest import Manifest
 from kindling_dagster.streaming.checkpoints import accept_reset
 from kindling_dagster.streaming.model import Command, CommandAction, DeadLetter, HistoryEntry
 from kindling_dagster.streaming.processes import process_gone
-from kindling_dagster.streaming.store import StreamStore
 from kindling_dagster.streaming.views import Snapshot, StreamView
+
+if TYPE_CHECKING:
+    from kindling_dagster.streaming.store import StreamStore
 
 
 def streaming_pipes(manifest: Manifest) -> tuple[str, ...]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from kindling_dagster.streaming.store import ConflictError, StreamStore
+from typing import TYPE_CHECKING
+
+from kindling_dagster.streaming.store import ConflictError
+
+if TYPE_CHECKING:
+    from kindling_dagster.streaming.store import StreamStore
 
 _KIND, _KEY = "host", "end"
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from kindling_dagster.delta_log import local_path
 from kindling_dagster.errors import DeclarationError
+from kindling_dagster.lineage.columns import lineage_column
 from kindling_dagster.lineage.settings import LineageSettings
-from kindling_dagster.lineage.sql import lineage_column
 from kindling_dagster.manifest import EntitySpec, Manifest
 
 NOT_NULL: Final = "merge_keys_not_null"

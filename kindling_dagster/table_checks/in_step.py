@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlglot import exp
-
 from kindling_dagster.dag.plan import ExecutionPlan
 from kindling_dagster.dag.results import PipeError, PipeOutcome
 from kindling_dagster.delta_log import local_path
@@ -173,5 +171,7 @@ def _error(pipe_id: str, entity_id: str, found: Sequence[CheckOutcome]) -> PipeE
 
 
 def _backticked(name: str) -> str:
+    from sqlglot import exp
+
     quoted = str(exp.to_identifier(name, quoted=True).sql(dialect="spark"))
     return quoted.replace("{", "{{").replace("}", "}}")

@@ -6,8 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlglot import exp
-
 from kindling_dagster.delta_log import open_table
 
 if TYPE_CHECKING:
@@ -110,4 +108,6 @@ class DeltaFile(Table):
 
 def quoted(name: str) -> str:
     """A name as standard SQL quotes it."""
+    from sqlglot import exp
+
     return str(exp.to_identifier(name, quoted=True).sql(dialect="postgres"))
