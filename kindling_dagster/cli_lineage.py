@@ -52,7 +52,7 @@ def report(project: KindlingProject, entities: tuple[str, ...], as_sql: bool, as
             for entity in chosen
         )
         return
-    _print([_audit(auditor, entity) for entity in chosen], as_json, stale=False)
+    _print([_audit(auditor, entity) for entity in entities or _written(auditor)], as_json, stale=False)
 
 
 @lineage.command()
@@ -84,7 +84,7 @@ def stale(
             for entity in chosen
         )
         return
-    found = [_audit(auditor, entity, older_than, current) for entity in chosen]
+    found = [_audit(auditor, entity, older_than, current) for entity in entities or _written(auditor)]
     _print(found, as_json, stale=True)
     if any(audit.lineage.stale_rows for audit in found):
         raise SystemExit(1)
@@ -148,6 +148,15 @@ def _auditor(project: KindlingProject) -> LineageAuditor:
             "Set kindling.lineage.enabled: true in its settings.",
         )
     return auditor
+
+
+def _written(auditor: LineageAuditor) -> list[str]:
+    """The entities with lineage that have a table; says which have none yet."""
+    there = {entity: auditor.has_table(entity) for entity in auditor.entity_ids}
+    missing = [entity for entity, has_table in there.items() if not has_table]
+    if missing:
+        click.echo(f"Not written yet: {', '.join(missing)}.", err=True)
+    return [entity for entity, has_table in there.items() if has_table]
 
 
 def _audit(

@@ -1,9 +1,12 @@
-"""The asset check ``lineage_freshness``, and the job and schedule that evaluate it. No JVM."""
+"""The asset check ``lineage_freshness``, and the job and schedule that evaluate it. Starts no JVM."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from dagster import (
     AssetCheckResult,
@@ -22,7 +25,13 @@ from kindling_dagster.assets import KindlingAssetGraph, app_name
 from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.lineage.settings import lineage_pipes
 from kindling_dagster.project import KindlingProject
+from kindling_dagster.spark import session_is_up
 from kindling_dagster.translator import CheckData, DagsterKindlingTranslator
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from kindling_dagster.lineage.auditor import EntityAudit
 
 CHECK = "lineage_freshness"
 _DESCRIPTION = "Whether the rows were written by the current versions of the pipes."
@@ -41,7 +50,8 @@ def build_lineage_checks(
     """The check ``lineage_freshness`` of each asset whose rows carry lineage; none for an app without.
 
     It warns when too many rows are of another version than the one that last wrote the table, and tells
-    how many rows and files each version has. It reads the table's log, and only files that mix versions.
+    how many rows and files each version has. It reads the table's log, and only files that mix versions;
+    a table with deletion vectors is counted by Spark, if the run has a session.
 
     Args:
         project: The app.
@@ -69,13 +79,9 @@ def build_lineage_checks(
         can_subset=True,
     )
     def lineage_freshness(context):  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
-        # Here, because it imports Kindling, which definitions do without.
-        from kindling_dagster.lineage.auditor import LineageAuditor
-
-        auditor = LineageAuditor(project.manifest, project.working_dir, storage_options=storage_options)
         for check in sorted(context.selected_asset_check_keys):
             try:
-                found = auditor.audit(entity_of[check.asset_key], max_age=max_age)
+                found = _audit(project, entity_of[check.asset_key], max_age, storage_options)
             except KindlingDagsterError as error:
                 # One table that is not there must not hide what the others hold.
                 yield AssetCheckResult(
@@ -120,6 +126,35 @@ def build_lineage_checks(
             )
 
     return (lineage_freshness,)
+
+
+def _audit(
+    project: KindlingProject,
+    entity_id: str,
+    max_age: timedelta | None,
+    storage_options: dict[str, str] | None,
+) -> EntityAudit:
+    """Audit in a thread of its own: Terminate interrupts the main thread, and no call to a JVM bears that."""
+    # Here, because it imports Kindling, which definitions do without.
+    from kindling_dagster.lineage.auditor import LineageAuditor
+
+    def audit() -> EntityAudit:
+        auditor = LineageAuditor(
+            project.manifest, project.working_dir, storage_options=storage_options, spark=_session()
+        )
+        return auditor.audit(entity_id, max_age=max_age)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="lineage-audit") as pool:
+        return pool.submit(audit).result()
+
+
+def _session() -> SparkSession | None:
+    """The session that the run has, as when it materializes assets of Kindling in the same process."""
+    if "pyspark" not in sys.modules or not session_is_up():
+        return None
+    from pyspark.sql import SparkSession
+
+    return SparkSession.builder.getOrCreate()
 
 
 def build_lineage_audit(

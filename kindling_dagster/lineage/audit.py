@@ -3,6 +3,7 @@
 A file whose smallest and largest pipe, package and version are equal holds rows of that one writer, and
 its count of nulls says how many rows have no lineage: no file needs to be opened for that. Only files that
 mix writers, or that carry no statistics of the column, are read, and of these only the lineage column.
+Which rows deletion vectors hide is told by Spark alone: such a table is counted there, where a session is up.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from urllib.parse import unquote
 
 from kindling_dagster.delta_log import may_hide_rows, open_table
 from kindling_dagster.errors import LineageError
-from kindling_dagster.lineage.sql import lineage_column
+from kindling_dagster.lineage.columns import lineage_column
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+    from pyspark.sql import SparkSession
 
 _NAMES: Final = ("pipe", "package", "version")
 _STATISTICS_LENGTH: Final = 32
@@ -113,6 +115,7 @@ def audit_table(
     *,
     stale: Staleness | None = None,
     storage_options: Mapping[str, str] | None = None,
+    spark: SparkSession | None = None,
 ) -> TableLineage:
     """Count a table's rows by the version that wrote them.
 
@@ -121,9 +124,10 @@ def audit_table(
         layer: The layer whose lineage column to look at.
         stale: Which rows to count as too old; none when None.
         storage_options: As deltalake takes them.
+        spark: Counts the rows of a table with deletion vectors.
 
     Raises:
-        LineageError: There is no table, or a file's rows cannot be told without Spark (deletion vectors).
+        LineageError: There is no table; or it has deletion vectors, and there is no session to count in.
         Exception: Whatever deltalake raises when the table is there but cannot be read.
     """
     table = open_table(uri, storage_options)
@@ -134,9 +138,14 @@ def audit_table(
     totals: dict[tuple[str, str, str], VersionCount] = {}
     has_column = column in {field.name for field in table.schema().fields}
     actions = _actions(table)
-    unclear: set[str] = set()
     # Which rows deletion vectors hide is not in the statistics.
     hidden = may_hide_rows(table)
+    if hidden and spark is not None:
+        from kindling_dagster.lineage.audit_in_spark import count_in_spark
+
+        counted = count_in_spark(spark, uri, table.version(), column if has_column else None, stale)
+        return TableLineage(table.version(), layer, _ordered(counted), len(actions), len(actions))
+    unclear: set[str] = set()
     for action in actions:
         if hidden:
             unclear.add(str(action["path"]))
@@ -148,8 +157,11 @@ def audit_table(
             _add(totals, counts)
     for rows in _read(table, unclear, column):
         _add(totals, _from_rows(rows, stale))
-    ordered = sorted(totals.values(), key=lambda count: (-count.rows, count.pipe, count.version))
-    return TableLineage(table.version(), layer, tuple(ordered), len(actions), len(unclear))
+    return TableLineage(table.version(), layer, _ordered(totals.values()), len(actions), len(unclear))
+
+
+def _ordered(counts: Iterable[VersionCount]) -> tuple[VersionCount, ...]:
+    return tuple(sorted(counts, key=lambda count: (-count.rows, count.pipe, count.version)))
 
 
 def _actions(table: DeltaTable) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The audit of an app's lineage: which tables hold rows of old versions. No JVM."""
+"""The audit of an app's lineage: which tables hold rows of old versions. Starts no JVM."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from kindling_dagster.delta_log import last_commits
+from kindling_dagster.delta_log import last_commits, table_version
 from kindling_dagster.errors import LineageError
 from kindling_dagster.lineage.audit import Staleness, TableLineage, audit_table
 from kindling_dagster.lineage.commits import CommitLineage, commit_lineage
@@ -19,6 +19,7 @@ from kindling_dagster.signals.emitter import AsyncSignalEmitter
 
 if TYPE_CHECKING:
     from kindling.signaling import SignalProvider
+    from pyspark.sql import SparkSession
 
 # How far back the log is searched for each pipe's last commit.
 _COMMITS = 200
@@ -54,6 +55,7 @@ class LineageAuditor(AsyncSignalEmitter):
         working_dir: Where relative paths count from.
         signals: Where ``datapipes.lineage_audit`` is sent; nowhere when None.
         storage_options: As deltalake takes them.
+        spark: Counts the rows of tables with deletion vectors; these cannot be audited when None.
     """
 
     EMITS: ClassVar[list[str]] = ["datapipes.lineage_audit"]
@@ -65,11 +67,13 @@ class LineageAuditor(AsyncSignalEmitter):
         *,
         signals: SignalProvider | None = None,
         storage_options: Mapping[str, str] | None = None,
+        spark: SparkSession | None = None,
     ) -> None:
         self._init_signal_emitter(signals)
         self._manifest = manifest
         self._working_dir = working_dir
         self._storage_options = storage_options
+        self._spark = spark
         self._pipes = lineage_pipes(manifest)
 
     @property
@@ -96,6 +100,10 @@ class LineageAuditor(AsyncSignalEmitter):
                 "Give the entity a provider.path, or run the queries of kindling_dagster.lineage in Spark.",
             )
         return found
+
+    def has_table(self, entity_id: str) -> bool:
+        """Whether an entity's table is there; raises as ``location``."""
+        return table_version(self.location(entity_id), self._storage_options) is not None
 
     def layer(self, entity_id: str) -> str:
         """The layer whose column an entity's rows carry."""
@@ -144,6 +152,7 @@ class LineageAuditor(AsyncSignalEmitter):
             layer,
             stale=Staleness(current, before),
             storage_options=self._storage_options,
+            spark=self._spark,
         )
         self.emit(
             "datapipes.lineage_audit",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,14 @@ def test_the_report_as_table_and_as_json(arguments: list[str]) -> None:
     [orders, totals] = json.loads(invoke("report", *arguments, "--json").output)
     assert [(item["version"], item["rows"]) for item in orders["versions"]] == [("1.0", 3), ("2.0", 2)]
     assert totals["files_read"] == 0
+
+
+def test_tables_that_are_not_there_yet_are_named_unless_asked_for(arguments: list[str], tables: Path) -> None:
+    shutil.rmtree(tables / "totals")
+    shown = invoke("report", *arguments)
+    assert (shown.exit_code, "silver.orders at version 1" in shown.output) == (0, True)
+    assert "Not written yet: gold.totals." in shown.output
+    assert invoke("report", *arguments, "--entity", "gold.totals").exit_code == 1
 
 
 def test_stale_rows_are_an_exit_code(arguments: list[str]) -> None:
