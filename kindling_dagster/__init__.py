@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kindling_dagster.dimension_sensor import build_dimension_sensor
     from kindling_dagster.engine_resources import InProcessEngine, PipesEngine, WarmEngine
     from kindling_dagster.errors import KindlingDagsterError
+    from kindling_dagster.io_manager import KindlingIOManager
     from kindling_dagster.jobs import build_stream_jobs
     from kindling_dagster.manifest import Manifest
     from kindling_dagster.pipes_engine import KindlingMessages
@@ -53,6 +54,7 @@ __all__ = [
     "DimensionPolicy",
     "InProcessEngine",
     "KindlingDagsterError",
+    "KindlingIOManager",
     "KindlingMessages",
     "KindlingProject",
     "KindlingProjectComponent",
@@ -94,6 +96,7 @@ _HOMES = {
     "DimensionPolicy": "streaming.watched",
     "InProcessEngine": "engine_resources",
     "KindlingDagsterError": "errors",
+    "KindlingIOManager": "io_manager",
     "KindlingMessages": "pipes_engine",
     "KindlingProject": "project",
     "KindlingProjectComponent": "components.component",

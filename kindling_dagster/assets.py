@@ -34,6 +34,7 @@ from kindling_dagster.translator import AssetData, CheckData, DagsterKindlingTra
 PROJECT_TAG = "kindling-dagster/project"
 KEYS_TAG = "kindling-dagster/asset_keys"
 CHECKS_TAG = "kindling-dagster/checks"
+_IO_MANAGER_KEY = "dagster/io_manager_key"  # where AssetSpec.with_io_manager_key notes it
 
 StepCheckChoice = Literal["all", "blocking", "none"]
 """Which checks of tables the step that writes them makes, where they cannot be made or do no good elsewhere."""
@@ -51,10 +52,13 @@ class KindlingAssetGraph:
     Args:
         project: The app.
         translator: Decides what each asset looks like.
+        io_manager_key: Key of the KindlingIOManager through which other assets take these as inputs;
+            Dagster's default I/O manager when empty.
     """
 
     project: KindlingProject
     translator: DagsterKindlingTranslator
+    io_manager_key: str = ""
 
     @property
     def manifest(self) -> Manifest:
@@ -142,7 +146,11 @@ class KindlingAssetGraph:
         # An override may have made a spec of its own, without them.
         stated = {dep.asset_key for dep in spec.deps}
         missing = [key for key in deps if key not in stated]
-        return spec.replace_attributes(deps=[*spec.deps, *missing]) if missing else spec
+        if missing:
+            spec = spec.replace_attributes(deps=[*spec.deps, *missing])
+        if self.io_manager_key and _IO_MANAGER_KEY not in spec.metadata:
+            spec = spec.with_io_manager_key(self.io_manager_key)
+        return spec
 
     def key_of(self, entity_id: str) -> AssetKey:
         """The key of an entity's asset, through the translator."""
@@ -280,6 +288,7 @@ def kindling_assets(
     partitions_def: PartitionsDefinition[str] | None = None,
     backfill_policy: BackfillPolicy | None = None,
     blocking_checks: bool = True,
+    io_manager_key: str | None = None,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
     """Make the decorated function the one step that materializes an app's pipes.
 
@@ -304,12 +313,14 @@ def kindling_assets(
         backfill_policy: Backfill policy of all the assets.
         blocking_checks: Make the checks that the app calls blocking in the step, as soon as a table is
             written, so that pipes downstream of one that fails do not run.
+        io_manager_key: Resource key of a ``KindlingIOManager``, through which other assets take these as
+            inputs.
 
     Raises:
         KindlingDagsterError: The app cannot be loaded, its pipes go in a circle, or a selection fits nothing.
     """
     return step_of(
-        KindlingAssetGraph(project, translator or DagsterKindlingTranslator()),
+        KindlingAssetGraph(project, translator or DagsterKindlingTranslator(), io_manager_key or ""),
         select=select,
         exclude=exclude,
         name=name,

@@ -24,6 +24,7 @@ from kindling_dagster.assets import KindlingAssetGraph, StepCheckChoice, app_nam
 from kindling_dagster.checks import stream_checks_of
 from kindling_dagster.dimension_sensor import build_dimension_sensor
 from kindling_dagster.errors import DeclarationError
+from kindling_dagster.io_manager import KindlingIOManager
 from kindling_dagster.jobs import build_stream_jobs
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.reprocess_job import build_reprocess_job
@@ -95,7 +96,8 @@ def build_kindling_definitions(
         translator: Decides keys, groups, kinds and so on.
         resource: Spark's settings and execution options; the defaults when left out.
         resource_key: Key under which the resource is defined; another one for each app of a code location.
-            The streams' resource is defined under the same with ``_streams``.
+            The streams' resource is defined under the same with ``_streams``, and the I/O manager through
+            which other assets take the app's as inputs (``KindlingIOManager``) with ``_io_manager``.
         streams: Add what ``build_kindling_stream_definitions`` gives, when the app declares streams.
         streams_resource: Where the streams' store is; the default store when left out.
         supervisor: How stream hosts are launched, and what a change of the code does.
@@ -111,7 +113,9 @@ def build_kindling_definitions(
 
         defs = build_kindling_definitions(KindlingProject("demo"))
     """
-    assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator())
+    io_manager_key = f"{resource_key}_io_manager"
+    assets = KindlingAssetGraph(project, translator or DagsterKindlingTranslator(), io_manager_key)
+    kindling = resource or KindlingResource()
     streaming = streams and bool(assets.streaming)
     steps: list[AssetsDefinition] = []
     shown = [*assets.external_specs, *(assets.streaming if streaming else ())]
@@ -127,7 +131,7 @@ def build_kindling_definitions(
     batch = Definitions(
         assets=[*steps, *assets.external_specs.values()],
         asset_checks=table_checks_of(assets, resource_key=resource_key, entity_ids=shown) if checks else (),
-        resources={resource_key: resource or KindlingResource()},
+        resources={resource_key: kindling, io_manager_key: KindlingIOManager(project, kindling=kindling)},
         jobs=jobs,
         executor=executor,
     )

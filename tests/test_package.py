@@ -37,6 +37,7 @@ FACES_DAGSTER = {
     "pipes_engine",
     "submit_client",
     "cli_streams",
+    "io_manager",
     "jobs",
     "lineage_checks",
     "op_jobs",
