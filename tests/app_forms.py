@@ -115,6 +115,23 @@ def scaffold(directory: Path) -> Path:
     return repository / "apps" / "daily_orders"
 
 
+def finished_scaffold(directory: Path) -> Path:
+    """What the scaffold asks its user to do: declare the pipe's input, and write its function."""
+    from click.testing import CliRunner
+    from kindling_cli.cli import cli
+
+    app = scaffold(directory)
+    package = app.parents[1] / "packages" / "sales_core"
+    command = ["package", "add", "entity", "bronze.orders", "--package", str(package)]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 0, result.output
+    pipe = package / "src" / "sales_core" / "pipes" / "bronze_to_silver.py"
+    left = 'raise NotImplementedError("Implement transform_to_silver")'
+    assert left in pipe.read_text()
+    pipe.write_text(pipe.read_text().replace(left, "return bronze_orders"))
+    return app
+
+
 def dynamic(directory: Path) -> Path:
     """A copy of the dynamic app with its Delta table of definitions."""
     import pandas as pd

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from app_forms import APPS, SECRETS, dynamic, manifest_cache, quick, recorded, scaffold
+from app_forms import APPS, SECRETS, dynamic, finished_scaffold, manifest_cache, quick, recorded, scaffold
 from dagster import DagsterInstance, ExecuteInProcessResult
 from deltalake import DeltaTable, write_deltalake
 
@@ -131,23 +131,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def instance() -> Iterator[DagsterInstance]:
     with DagsterInstance.ephemeral() as made:
         yield made
-
-
-def finished_scaffold(directory: Path) -> Path:
-    """What the scaffold asks its user to do: declare the pipe's input, and write its function."""
-    from click.testing import CliRunner
-    from kindling_cli.cli import cli
-
-    app = scaffold(directory)
-    package = app.parents[1] / "packages" / "sales_core"
-    command = ["package", "add", "entity", "bronze.orders", "--package", str(package)]
-    result = CliRunner().invoke(cli, command)
-    assert result.exit_code == 0, result.output
-    pipe = package / "src" / "sales_core" / "pipes" / "bronze_to_silver.py"
-    left = 'raise NotImplementedError("Implement transform_to_silver")'
-    assert left in pipe.read_text()
-    pipe.write_text(pipe.read_text().replace(left, "return bronze_orders"))
-    return app
 
 
 def kitchen(directory: Path) -> Path:
