@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +32,12 @@ SHOP = manifest(
     pipe("clean", "bronze.orders", "silver.orders"),
     pipe("daily", "silver.orders", "gold.daily"),
     pipe("follow", "bronze.orders", "silver.live", tags={"processing_mode": "streaming"}),
-    entities=(entity("gold.daily", tags={"cadence": "daily"}),),
+    entities=(
+        entity("gold.daily", tags={"cadence": "daily"}),
+        entity("bronze.seed", tags={"dagster/partition_column": "day"}),
+    ),
 )
+PAGE = Path(__file__).parents[2] / "docs" / "component.md"
 SEED = AssetKey(["bronze", "seed"])
 
 
@@ -353,3 +358,23 @@ def test_an_error_of_ours_stays_one(app: Path, monkeypatch: pytest.MonkeyPatch) 
     component = KindlingProjectComponent(project=str(app), select="nothing.here")
     with pytest.raises(KindlingDagsterError, match="matches no asset"):
         component.build_defs_from_state(None, None)  # type: ignore[arg-type]
+
+
+def test_the_page_names_every_attribute() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    table = text.partition("## Attributes")[2].partition("\n## ")[0]
+    told = {name for row in table.splitlines() if row.startswith("| `") for name in _code(row.split("|")[1])}
+    assert told == set(KindlingProjectComponent.model_fields)
+
+
+def _code(cell: str) -> list[str]:
+    return re.findall(r"`(\w+)`", cell)
+
+
+@pytest.mark.parametrize(
+    "stated", re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+)
+def test_the_pages_yaml_loads(app: Path, stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attributes = yaml.safe_load(stated)["attributes"]
+    with loaded(app, **{**attributes, "project": str(app)}) as (_, defs, _, _):
+        assert len(keys(defs)) == 4
