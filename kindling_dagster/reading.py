@@ -10,8 +10,6 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlglot import exp
-
 from kindling_dagster.delta_log import local_path, open_table
 from kindling_dagster.errors import RunError
 from kindling_dagster.locations import table_location
@@ -20,15 +18,17 @@ from kindling_dagster.manifest import EntitySpec
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
+    from sqlglot import exp
 
-_COMPARISONS: Mapping[str, type[exp.Binary]] = {
-    "=": exp.EQ,
-    "==": exp.EQ,
-    "!=": exp.NEQ,
-    "<": exp.LT,
-    "<=": exp.LTE,
-    ">": exp.GT,
-    ">=": exp.GTE,
+# The names of sqlglot's classes: it is imported by those who make SQL, since definitions do without.
+_COMPARISONS: Mapping[str, str] = {
+    "=": "EQ",
+    "==": "EQ",
+    "!=": "NEQ",
+    "<": "LT",
+    "<=": "LTE",
+    ">": "GT",
+    ">=": "GTE",
 }
 OPERATORS = (*_COMPARISONS, "in", "not in", "is null", "is not null")
 """The operators of a condition."""
@@ -70,6 +70,8 @@ class Condition:
 
     def to_sql(self) -> exp.Expr:
         """The condition as SQL of no dialect yet."""
+        from sqlglot import exp
+
         column = exp.column(self.column, quoted=True)
         match self.operator:
             case "is null":
@@ -81,7 +83,10 @@ class Condition:
                     return exp.false() if self.operator == "in" else exp.true()
                 among = exp.In(this=column, expressions=[_literal(value) for value in self._values()])
                 return among if self.operator == "in" else exp.Not(this=among)
-        return _COMPARISONS[self.operator](this=column, expression=_literal(self.value))
+        compared: exp.Expr = getattr(exp, _COMPARISONS[self.operator])(
+            this=column, expression=_literal(self.value)
+        )
+        return compared
 
     def to_arrow(self) -> Any:
         """The condition as pyarrow's expression."""
@@ -110,6 +115,8 @@ class Condition:
 
 
 def _literal(value: Any) -> exp.Expr:
+    from sqlglot import exp
+
     if isinstance(value, bool):
         return exp.true() if value else exp.false()
     if isinstance(value, datetime):
@@ -165,6 +172,8 @@ class ReadRequest:
         """The filters as a SQL condition; empty when there are none."""
         if not self.filters:
             return ""
+        from sqlglot import exp
+
         met = [exp.and_(*(each.to_sql() for each in conditions)) for conditions in self.filters]
         return str(exp.or_(*met).sql(dialect=dialect))
 
@@ -252,6 +261,17 @@ class EntityReader:
             )
 
 
+def kind_of_type(arrow_type: pa.DataType) -> str:
+    """Spark's name of an arrow type, as far as partitions go by it."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(arrow_type):
+        return "timestamp_ntz" if arrow_type.tz is None else "timestamp"
+    if pa.types.is_integer(arrow_type):
+        return "long"
+    return {"date32[day]": "date"}.get(str(arrow_type), str(arrow_type))
+
+
 def heed_current(entity: EntitySpec, request: ReadRequest) -> ReadRequest:
     """The request with ``current`` as a condition.
 
@@ -296,6 +316,7 @@ class _DeltaSource:
     def read(self, request: ReadRequest) -> pa.RecordBatchReader:
         import pyarrow as pa
         from deltalake import QueryBuilder
+        from sqlglot import exp
 
         names = request.columns or tuple(self.schema.names)
         chosen = ", ".join(exp.to_identifier(name, quoted=True).sql(dialect=_ARROW_SQL) for name in names)
