@@ -59,13 +59,10 @@ def _links(page: Path) -> list[str]:
 
 
 def _commands() -> Iterator[tuple[str, list[str]]]:
-    """Each command after `uv run`, or of `kindling-dagster`, in code blocks and in code within lines."""
+    """Each command after `uv run`, or of `kindling-dagster`, in code within lines; blocks are in test_pages.py."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        candidates = [
-            line.partition("#")[0] for block in _blocks(page, "bash") for line in block.splitlines()
-        ]
-        candidates += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+        candidates = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
         for line in candidates:
             found = re.match(r"\s*(?:uv run\s+)(.+)|\s*(kindling-dagster [a-z].*)", line)
             if found:
