@@ -130,12 +130,18 @@ class StepChecks:
             if found is None:
                 frame = self._runtime.read_entity(entity_id)
                 found = evaluate(check, SparkTable(self._spark, frame), command)
-            if check.name == SCHEMA and not found.passed:
-                lines = migration_lines(self._runtime, entity_id, check.made)
-                found = replace(found, metadata={**found.metadata, "kindling/migration_plan": lines})
         except Exception as error:  # the write has succeeded; that it cannot be judged does not undo it
             return not_told(check, error)
+        if check.name == SCHEMA and not found.passed:
+            plan = {"kindling/migration_plan": self._migration_plan(entity_id, check)}
+            found = replace(found, metadata={**found.metadata, **plan})
         return found
+
+    def _migration_plan(self, entity_id: str, check: TableCheck) -> list[str]:
+        try:
+            return migration_lines(self._runtime, entity_id, check.made)
+        except Exception as error:  # advice: the difference is told without it
+            return [f"there is none: {type(error).__name__}: {error}"]
 
     def _without_spark(self, entity_id: str, outcome: PipeOutcome) -> DeltaFile | None:
         try:
