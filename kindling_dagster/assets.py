@@ -26,6 +26,7 @@ from kindling_dagster.config import KindlingRunConfig
 from kindling_dagster.dag.graph import PipeGraph, PipeGraphBuilder
 from kindling_dagster.errors import DeclarationError, SelectionError
 from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
+from kindling_dagster.partitions import COLUMN_METADATA, check_partitions, own_column, partitions_tag
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.selection import Selection, select_entities
 from kindling_dagster.table_checks.declared import DeclaredChecks, TableCheck
@@ -148,9 +149,27 @@ class KindlingAssetGraph:
         missing = [key for key in deps if key not in stated]
         if missing:
             spec = spec.replace_attributes(deps=[*spec.deps, *missing])
+        spec = self._with_partitions(data, spec)
         if self.io_manager_key and _IO_MANAGER_KEY not in spec.metadata:
             spec = spec.with_io_manager_key(self.io_manager_key)
         return spec
+
+    def _with_partitions(self, data: AssetData, spec: AssetSpec) -> AssetSpec:
+        # An override of get_asset_spec may have set them already.
+        partitions = spec.partitions_def or self.translator.get_partitions_def(data)
+        if partitions is None or (not data.pipes and spec.partitions_def is not None):
+            return spec
+        check_partitions(data, partitions, self.translator.get_partition_columns(data))
+        column = own_column(data.entity)
+        return spec.replace_attributes(
+            partitions_def=partitions,
+            metadata={**spec.metadata, COLUMN_METADATA: column} if column else spec.metadata,
+        )
+
+    def partitions_tag(self, entity_ids: Iterable[str]) -> dict[str, str]:
+        """The tag that tells a step which columns tell the partitions of its inputs."""
+        columns = {id_: self.translator.get_partition_columns(self.written[id_]) for id_ in entity_ids}
+        return partitions_tag({id_: self.specs[id_] for id_ in columns}, columns)
 
     def key_of(self, entity_id: str) -> AssetKey:
         """The key of an entity's asset, through the translator."""
@@ -309,8 +328,10 @@ def kindling_assets(
         required_resource_keys: Resources that the body takes from its context.
         pool: Concurrency pool of the op.
         retry_policy: Dagster's retry policy for the step.
-        partitions_def: Partitions of all the assets.
-        backfill_policy: Backfill policy of all the assets.
+        partitions_def: Partitions of all the assets, which the function itself maps to what is read and
+            written; those that Kindling is told of come from the translator's ``get_partitions_def``.
+        backfill_policy: Backfill policy of all the assets; one run for all partitions when the translator
+            gives partitions.
         blocking_checks: Make the checks that the app calls blocking in the step, as soon as a table is
             written, so that pipes downstream of one that fails do not run.
         io_manager_key: Resource key of a ``KindlingIOManager``, through which other assets take these as
@@ -347,7 +368,11 @@ def step_of(
     """What ``kindling_assets`` does, over a graph that is there; ``options`` are ``multi_asset``'s own."""
     project = assets.project
     with collector_paused():
-        specs = [assets.specs[entity_id] for entity_id in assets.select(select, exclude)]
+        chosen = assets.select(select, exclude)
+        specs = [assets.specs[entity_id] for entity_id in chosen]
+    if options.get("backfill_policy") is None and any(spec.partitions_def for spec in specs):
+        # A run costs a start of Spark, and one that reads a longer window costs little more than any.
+        options["backfill_policy"] = BackfillPolicy.single_run()
     if not specs:
         raise DeclarationError(
             f"The app {project.manifest.app.name} declares no batch pipe, so there is nothing to materialize.",
@@ -366,6 +391,7 @@ def step_of(
                     PROJECT_TAG: project.to_json(),
                     **assets.keys_tag,
                     **assets.checks_tag(checks),
+                    **assets.partitions_tag(chosen),
                 },
                 config_schema=None if takes_config else KindlingRunConfig.to_fields_dict(),
                 **options,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from dagster import ConfigurableIOManager, InitResourceContext, InputContext, OutputContext
@@ -13,10 +14,12 @@ from kindling_dagster.errors import RunError
 from kindling_dagster.frames import SPARK, frame_kinds, kind_of, make_frame
 from kindling_dagster.locations import table_location
 from kindling_dagster.manifest import EntitySpec
+from kindling_dagster.partitions import COLUMN_METADATA, window_of
 from kindling_dagster.project import KindlingProject
-from kindling_dagster.reading import EntityReader, ReadRequest, heed_current
+from kindling_dagster.reading import EntityReader, ReadRequest, heed_current, kind_of_type
 from kindling_dagster.resources import KindlingResource
 from kindling_dagster.translator import ENTITY_METADATA
+from kindling_dagster.windows import Window
 
 
 class KindlingIOManager(ConfigurableIOManager):
@@ -79,14 +82,25 @@ class KindlingIOManager(ConfigurableIOManager):
         request = ReadRequest.of(context.definition_metadata or {}, f"the input {context.name}")
         base = self._base(entity)
         if base is not entity:
-            request, entity = ReadRequest(request.columns, request.filters, True, request.version), base
+            request, entity = replace(request, current=True), base
+        partition = self._partition(context)
         if kind == SPARK:
-            return self._spark_frame(entity, request)
-        return make_frame(
-            kind,
-            EntityReader(entity, self._project().working_dir, self.kindling.storage_options),
-            request,
-        )
+            return self._spark_frame(entity, request, partition)
+        reader = EntityReader(entity, self._project().working_dir, self.kindling.storage_options)
+        if partition is not None:
+            column, window = partition
+            whole = reader.schema(replace(request, columns=(column,)))
+            request = request.also(*window.conditions(column, kind_of_type(whole.field(column).type)))
+        return make_frame(kind, reader, request)
+
+    def _partition(self, context: InputContext) -> tuple[str, Window] | None:
+        """The column and window of the partitions that the input maps to; None when all of it is read."""
+        upstream = context.upstream_output
+        said = (upstream.definition_metadata or {}) if upstream is not None else {}
+        column = said.get(COLUMN_METADATA)
+        if column is None or not context.has_asset_partitions:
+            return None
+        return str(column), window_of(context.asset_partitions_def, context.asset_partition_keys)
 
     def _project(self) -> KindlingProject:
         if self._opened is None:
@@ -111,7 +125,9 @@ class KindlingIOManager(ConfigurableIOManager):
         """The entity of which a companion shows the current rows; any other entity itself."""
         return self._project().manifest.entities_by_id.get(entity.companion_of, entity)
 
-    def _spark_frame(self, entity: EntitySpec, request: ReadRequest) -> Any:
+    def _spark_frame(
+        self, entity: EntitySpec, request: ReadRequest, partition: tuple[str, Window] | None
+    ) -> Any:
         location = table_location(entity, self._project().working_dir)
         if entity.location.kind != "table" and (
             location is None or entity.provider not in ("delta", "parquet")
@@ -131,7 +147,11 @@ class KindlingIOManager(ConfigurableIOManager):
                 if request.version is not None:
                     reader = reader.option("versionAsOf", request.version)
                 frame = reader.load(location)
-            where = request.where("spark")
+            asked = request
+            if partition is not None:
+                column, window = partition
+                asked = asked.also(*window.conditions(column, frame.schema[column].dataType.typeName()))
+            where = asked.where("spark")
             frame = frame.where(where) if where else frame
             return frame.select(*(f"`{name}`" for name in request.columns)) if request.columns else frame
 

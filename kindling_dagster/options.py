@@ -23,6 +23,7 @@ from kindling_dagster.errors import SelectionError
 from kindling_dagster.flags import read_flag
 from kindling_dagster.lineage.reprocess import check_reprocess
 from kindling_dagster.manifest import Manifest, PipeSpec
+from kindling_dagster.windows import windows_of
 
 _SETTINGS = "kindling.execution."
 CACHE_LEVELS = ("MEMORY_AND_DISK", "MEMORY_ONLY", "DISK_ONLY", "MEMORY_AND_DISK_DESER", "OFF_HEAP")
@@ -117,7 +118,8 @@ def resolve_options(
         run: What the run's config says.
         resource: What the resource says.
         watermarks: Turn Kindling's watermarks on where its platform leaves them off.
-        entity_tags: Per-run tag overrides by entity id.
+        entity_tags: Per-run tag overrides by entity id. Pipes that write an entity with a window among
+            them read all of it, whatever the mode, and nothing is cached.
         reprocess: By pipe, the version whose rows are recomputed instead of all; these pipes read
             everything, whatever the mode, and nothing is cached.
 
@@ -135,6 +137,8 @@ def resolve_options(
     selected = [manifest.pipes_by_id[pipe_id] for pipe_id in pipe_ids]
     again = dict(reprocess or {})
     _check_reprocess(manifest, again, selected)
+    windows = windows_of(entity_tags or {})
+    whole = {*again, *(pipe.id for pipe in selected if pipe.output_entity_id in windows)}
     for pattern in layer.full_refresh_pipes:
         if not any(fnmatchcase(pipe.id, pattern) for pipe in selected):
             raise SelectionError(
@@ -148,12 +152,12 @@ def resolve_options(
         error_strategy=layer.error_strategy or ErrorStrategy.SKIP_DEPENDENTS.value,
         watermarks=watermarks or layer.mode == "incremental",
         # A shared frame would stand in for the one that was narrowed.
-        auto_cache=bool(layer.auto_cache) and not again,
+        auto_cache=bool(layer.auto_cache) and not again and not windows,
         cache_level=_cache_level(layer.cache_level),
         cache_max_bytes=layer.cache_max_bytes or None,
         entity_tags=dict(entity_tags or {}),
         pipes={
-            pipe.id: replace(options, full_refresh=True) if pipe.id in again else options
+            pipe.id: replace(options, full_refresh=True) if pipe.id in whole else options
             for pipe in selected
             for options in (_pipe_options(pipe, layer, manifest),)
         },

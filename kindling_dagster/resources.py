@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dagster import (
@@ -24,6 +25,7 @@ from kindling_dagster.engines.base import Engine, RunRequest
 from kindling_dagster.errors import RunError
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.options import OptionLayer, resolve_options
+from kindling_dagster.partitions import StepPartitions, window_metadata
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.signals.bridge import StepAsset, StepReporter
 from kindling_dagster.signals.bridge_outputs import BridgeContext
@@ -32,6 +34,7 @@ from kindling_dagster.spark import session_conf, start_session
 from kindling_dagster.table_checks.declared import checks_in_step
 from kindling_dagster.table_checks.events import held_back
 from kindling_dagster.translator import ENTITY_METADATA, PIPES_METADATA
+from kindling_dagster.windows import windows_of
 
 # Dagster's own tag on a run that was re-executed "from failure".
 _RESUME_TAG = "dagster/is_resume_retry"
@@ -200,8 +203,10 @@ class KindlingRun:
         if not assets:
             return
         names = BridgeContext(self.manifest, asset_keys_of(self._context.op_def.tags))
-        reporter = StepReporter(self._context, assets, names, self._bridge)
-        events = self._resource.engine_for(self._project, self._context).run(self._request(assets))
+        request = self._request(assets)
+        told = self._with_windows(assets, request.options.entity_tags)
+        reporter = StepReporter(self._context, told, names, self._bridge)
+        events = self._resource.engine_for(self._project, self._context).run(request)
         try:
             for event in events:
                 yield from reporter.handle(event)
@@ -218,13 +223,39 @@ class KindlingRun:
             run=option_layer(self._config),
             resource=self._resource.options(),
             watermarks=self._resource.watermarks,
-            entity_tags=self._config.get("entity_tags") or {},
+            entity_tags=self._entity_tags(assets),
             reprocess=self._config.get("reprocess") or {},
         )
         durations = self._past_durations(assets) if options.parallel else {}
         return RunRequest(
             self._context.run_id, pipe_ids, options, durations, self._bridge.signals, self._checks(assets)
         )
+
+    def _entity_tags(self, assets: Sequence[StepAsset]) -> dict[str, dict[str, str]]:
+        """The tags of the run's config over those of its partitions."""
+        stated: Mapping[str, Mapping[str, str]] = self._config.get("entity_tags") or {}
+        if not self._partitioned:
+            return {id_: dict(tags) for id_, tags in stated.items()}
+        by_key = {spec.key: spec for spec in self._context.assets_def.specs}
+        written = {asset.entity_id: by_key[asset.key] for asset in assets}
+        found = StepPartitions(self._context, self.manifest).entity_tags(written)
+        return {id_: {**found.get(id_, {}), **stated.get(id_, {})} for id_ in {**found, **stated}}
+
+    def _with_windows(
+        self, assets: Sequence[StepAsset], entity_tags: Mapping[str, Mapping[str, str]]
+    ) -> list[StepAsset]:
+        windows = windows_of(entity_tags)
+        keys = self._context.partition_keys if windows and self._partitioned else ()
+        return [
+            replace(asset, metadata=window_metadata(windows[asset.entity_id], keys))
+            if asset.entity_id in windows
+            else asset
+            for asset in assets
+        ]
+
+    @property
+    def _partitioned(self) -> bool:
+        return bool(self._context.has_partition_key or self._context.has_partition_key_range)
 
     def _checks(self, assets: Sequence[StepAsset]) -> dict[str, dict[str, bool]]:
         """The checks that the step makes itself, as its tag asks for them."""

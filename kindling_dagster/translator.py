@@ -20,12 +20,14 @@ from dagster import (
     BetaWarning,
     CodeReferencesMetadataValue,
     LocalFileCodeReference,
+    PartitionsDefinition,
     TableColumn,
     TableColumnConstraints,
     TableSchema,
 )
 
 from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
+from kindling_dagster.partitions import declared_columns, declared_partitions
 from kindling_dagster.project import KindlingProject
 
 # Code references are beta in Dagster; used on purpose, and not worth a line per asset.
@@ -136,6 +138,22 @@ class DagsterKindlingTranslator:
     def get_deps(self, data: AssetData, key_of: Callable[[str], AssetKey]) -> Sequence[AssetKey]:
         """Keys of the assets it depends on. ``key_of`` gives the key of an entity id."""
         return [key_of(entity_id) for entity_id in data.upstream]
+
+    def get_partitions_def(self, data: AssetData) -> PartitionsDefinition[str] | None:
+        """The asset's partitions: by time, static or dynamic; those of its tags ``dagster/partitions`` by default.
+
+        A run of some of them reads what belongs to them and replaces or merges nothing else; partitions that
+        would not hold that are refused when the definitions are made.
+        """
+        return declared_partitions(data.entity)
+
+    def get_partition_columns(self, data: AssetData) -> Mapping[str, str]:
+        """Of a partitioned asset, by input entity the column that tells a row's partition.
+
+        What is not named is read whole. By default the column of the entity's tag
+        ``dagster/partition_column``, in the inputs that drive its pipes.
+        """
+        return declared_columns(data.entity, data.pipes)
 
     def get_asset_check_spec(self, data: CheckData) -> AssetCheckSpec:
         """The spec of one check of the asset."""

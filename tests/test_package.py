@@ -45,6 +45,7 @@ FACES_DAGSTER = {
     "jobs",
     "lineage_checks",
     "op_jobs",
+    "partitions",
     "reprocess_job",
     "restart_runs",
     "sensors",

@@ -24,6 +24,7 @@ from kindling_dagster.runtime import KindlingRuntime
 from kindling_dagster.signals.dispatch import SIGNAL_SECONDS, SignalDispatcher
 from kindling_dagster.signals.settings import SignalSettings
 from kindling_dagster.table_checks.in_step import StepChecks
+from kindling_dagster.windows import WindowedReads
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -99,6 +100,8 @@ class PipeRunner:
             self._manifest, options.reprocess, self._runtime.signals, self._runtime.read_entity
         )
         self._exit.enter_context(again.narrowing())
+        windows = WindowedReads(self._manifest, options.entity_tags, self._runtime.signals)
+        self._exit.enter_context(windows.narrowing())
         if options.entity_tags:
             # Applied once around everything: Kindling's overrides belong to the registry, not to a thread.
             tags = {entity_id: dict(values) for entity_id, values in options.entity_tags.items()}

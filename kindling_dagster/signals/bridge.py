@@ -43,11 +43,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepAsset:
-    """An asset of the step that runs: its key, its entity, and the pipes that write it, in order."""
+    """An asset of the step that runs: its key, its entity, and the pipes that write it, in order.
+
+    ``metadata`` is what its materialization tells beside what the pipes did.
+    """
 
     key: AssetKey
     entity_id: str
     pipe_ids: tuple[str, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -224,7 +228,8 @@ class StepReporter:
             self._materialized.add(asset.key)
             metadata = safe_metadata(materialization_metadata(committed, self._names.asset_of, asset.key))
             yield MaterializeResult(
-                asset_key=asset.key, metadata={**gathered.entries(commit=True), **metadata}
+                asset_key=asset.key,
+                metadata={**gathered.entries(commit=True), **metadata, **asset.metadata},
             )
 
     # -- signals

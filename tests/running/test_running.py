@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from app_forms import manifest_cache  # noqa: F401  # a fixture
 from dagster import (
@@ -18,9 +19,10 @@ from dagster import (
     RetryPolicy,
     in_process_executor,
 )
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from kindling_dagster import (
+    KindlingIOManager,
     KindlingProject,
     KindlingResource,
     build_kindling_definitions,
@@ -301,6 +303,28 @@ def test_parallel_pipes_give_the_same(app: Path, instance: DagsterInstance) -> N
     assert rows(app, "silver.both")[:3] == CLEAN
 
 
+def test_a_run_of_some_partitions_reads_and_replaces_these_alone(
+    app: Path, instance: DagsterInstance
+) -> None:
+    job = build_kindling_definitions(KindlingProject(app), checks=False).resolve_job_def("shop_all")
+    arguments: dict[str, Any] = {
+        "asset_selection": [AssetKey(["gold", "by_item"])],
+        "instance": instance,
+        "raise_on_error": False,
+    }
+    span = {"dagster/asset_partition_range_start": "ink", "dagster/asset_partition_range_end": "pen"}
+    assert job.execute_in_process(tags=span, **arguments).success
+    assert rows(app, "gold.by_item") == [("ink", 20), ("pen", 40)]
+    more = pa.table({"id": [5, 6], "item": ["pen", "ink"], "amount": [60, 80]})
+    write_deltalake(str(app / "data/lake/silver/orders"), more, mode="append")
+    result = job.execute_in_process(partition_key="pen", **arguments)
+    assert rows(app, "gold.by_item") == [("ink", 20), ("pen", 100)]
+    told = materialized(result)["gold/by_item"]["kindling/window"]
+    assert (told["partitions"], told["columns"]) == (["pen"], {"silver.orders": "item"})
+    key = AssetKey(["gold", "by_item"])
+    assert instance.get_materialized_partitions(key) == {"ink", "pen"}
+
+
 def test_a_secret_location_is_resolved_where_it_is_used(
     app: Path, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -331,7 +355,10 @@ def test_two_apps_in_one_run_are_refused(app: Path, instance: DagsterInstance, t
     second = build_kindling_definitions(KindlingProject(tmp_path / "other"), translator=Other())
     defs = Definitions(
         assets=[*(first.assets or []), *(second.assets or [])],
-        resources={"kindling": KindlingResource()},
+        resources={
+            "kindling": KindlingResource(),
+            "kindling_io_manager": KindlingIOManager(KindlingProject(app)),
+        },
         executor=in_process_executor,
     )
     result = defs.resolve_implicit_global_asset_job_def().execute_in_process(

@@ -7,12 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from dagster import PythonObjectDagsterType, build_input_context
+from manifests import entity, manifest
+from pyspark.sql import DataFrame
 
+from kindling_dagster import KindlingIOManager, KindlingProject
 from kindling_dagster.spark import build_session
 from kindling_dagster.streaming.dimensions.in_session import fingerprint_in_session
 from kindling_dagster.streaming.dimensions.look import compare, look
 from kindling_dagster.streaming.dimensions.model import Dimension
+from kindling_dagster.windows import Window
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
 
@@ -114,6 +120,45 @@ def test_what_spark_writes(sql: Callable[..., Any], tmp_path: Path) -> None:
             seen[name] = found
         assert seen["row_count"].rows == sql(f"SELECT count(*) FROM {table}").collect()[0][0]
     assert seen["version"].operations
+
+
+def test_entities_are_read_alike_with_spark_and_without(sql: Callable[..., Any], tmp_path: Path) -> None:
+    table = f"delta.`{tmp_path / 'lake/ref/planes'}`"
+    sql(f"CREATE TABLE {table} (id bigint, `the maker` string) USING delta TBLPROPERTIES ({PROPERTIES})")
+    sql(f"INSERT INTO {table} SELECT /*+ COALESCE(1) */ id, concat('it''s ', id) FROM range(4)")
+    sql(f"DELETE FROM {table} WHERE id = 1")  # by a deletion vector
+    manifest(entities=(entity("ref.planes"),)).write(tmp_path / "manifest.json")
+    project = KindlingProject(manifest=tmp_path / "manifest.json", working_dir=tmp_path)
+    said = {"columns": ["the maker"], "filters": [[("the maker", "=", "it's 2")], [("id", "in", [1, 3])]]}
+
+    def load(kind: type) -> Any:
+        context = build_input_context(
+            "planes", asset_key=["ref", "planes"], definition_metadata=said,
+            dagster_type=PythonObjectDagsterType(kind),
+        )  # fmt: skip
+        return KindlingIOManager(project).load_input(context)
+
+    frame = load(DataFrame)
+    assert frame.columns == ["the maker"]
+    assert sorted(row[0] for row in frame.collect()) == ["it's 2", "it's 3"]
+    assert sorted(load(pd.DataFrame)["the maker"]) == ["it's 2", "it's 3"]
+
+
+def test_a_window_takes_the_same_rows_by_columns_of_all_kinds(spark: Any) -> None:
+    moments = ("2024-03-30 22:59:59Z", "2024-03-30 23:00:00Z", "2024-03-31 21:59:59Z", "2024-03-31 22:00:00Z")
+    rows = ", ".join(f"(timestamp'{moment}')" for moment in moments)
+    frame = spark.sql(f"SELECT at FROM VALUES {rows} AS t(at)").selectExpr(
+        "at",
+        "cast(from_utc_timestamp(to_utc_timestamp(at, current_timezone()), 'Europe/Berlin') AS timestamp_ntz) clock",
+    )
+    frame = frame.selectExpr("*", "cast(clock AS date) day", "cast(cast(clock AS date) AS string) text")
+    day = Window(start="2024-03-31T00:00:00+01:00", end="2024-04-01T00:00:00+02:00", timezone="Europe/Berlin")
+    types = {each.name: each.dataType.typeName() for each in frame.schema}
+    for column, kind in types.items():
+        found = frame
+        for condition in day.conditions(column, kind):
+            found = found.where(condition.to_sql().sql(dialect="spark"))
+        assert found.count() == 2, (column, kind)
 
 
 def test_a_table_that_is_replaced(sql: Callable[..., Any], tmp_path: Path) -> None:

@@ -34,4 +34,12 @@ table("memory.recent", provider_type="memory")
 table("gold.recent")
 table("gold.secret", provider__path="@secret:SHOP_SECRET_PATH")
 table("gold.totals", TOTALS, ("item",), dataset__kind="derived")
+table(
+    "gold.by_item", TOTALS, ("item",), dataset__kind="derived", derived__replace_keys="item",
+    **{
+        "dagster/partitions": "static",
+        "dagster/partitions__keys": "cap,ink,pen",
+        "dagster/partition_column": "item",
+    },
+)  # fmt: skip
 table("ref.items", TOTALS, ("item",), scd__type="2")

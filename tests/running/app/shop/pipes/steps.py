@@ -93,6 +93,11 @@ def totals(silver_orders):
     return silver_orders.groupBy("item").agg(F.sum("amount").alias("amount"))
 
 
+@pipe("silver.orders", "gold.by_item")
+def by_item(silver_orders):
+    return silver_orders.groupBy("item").agg(F.sum("amount").alias("amount"))
+
+
 @pipe("gold.totals", "ref.items")
 def items(gold_totals):
     return gold_totals
