@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kindling_dagster.assets import build_kindling_asset_specs, kindling_assets
+    from kindling_dagster.automation import build_kindling_schedule
     from kindling_dagster.checks import build_stream_checks
     from kindling_dagster.components.component import KindlingProjectComponent
     from kindling_dagster.config import KindlingRunConfig
@@ -75,6 +76,7 @@ __all__ = [
     "build_dimension_sensor",
     "build_kindling_asset_specs",
     "build_kindling_definitions",
+    "build_kindling_schedule",
     "build_kindling_stream_definitions",
     "build_kindling_streaming_assets",
     "build_reprocess_job",
@@ -117,6 +119,7 @@ _HOMES = {
     "build_dimension_sensor": "dimension_sensor",
     "build_kindling_asset_specs": "assets",
     "build_kindling_definitions": "definitions",
+    "build_kindling_schedule": "automation",
     "build_kindling_stream_definitions": "definitions",
     "build_kindling_streaming_assets": "stream_assets",
     "build_reprocess_job": "reprocess_job",

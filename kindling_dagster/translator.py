@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from dagster import (
     AssetCheckSpec,
     AssetKey,
     AssetSpec,
+    AutomationCondition,
     BetaWarning,
     CodeReferencesMetadataValue,
+    FreshnessPolicy,
     LocalFileCodeReference,
     PartitionsDefinition,
     TableColumn,
@@ -26,9 +28,11 @@ from dagster import (
     TableSchema,
 )
 
+from kindling_dagster.conditions import AUTOMATION_TAG, condition_of, freshness_of
 from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
 from kindling_dagster.partitions import declared_columns, declared_partitions
 from kindling_dagster.project import KindlingProject
+from kindling_dagster.table_checks.declared import MAX_AGE_TAG, parse_age
 
 # Code references are beta in Dagster; used on purpose, and not worth a line per asset.
 warnings.filterwarnings("ignore", category=BetaWarning, module=__name__)
@@ -52,12 +56,16 @@ class TranslatorSettings:
         owner_tag: Kindling tag that names owners, comma-separated: e-mail addresses or team names.
         description_tag: Kindling tag that describes an entity, used beside the pipes' docstrings.
         external_group: Group of entities that no pipe of the app writes; empty for their layer.
+        automation: By layer, the condition on which batch assets are materialized, as the tag
+            ``dagster/automation`` of a single entity says it: ``eager``, ``on_cron 0 6 * * *``, ``on_missing``,
+            ``on_dimension_change`` or ``none``.
     """
 
     code_references: bool = True
     owner_tag: str = "owner"
     description_tag: str = "description"
     external_group: str = ""
+    automation: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,8 @@ class DagsterKindlingTranslator:
             code_version=self._code_version(data),
             metadata=self._metadata(data),
             skippable=bool(data.pipes),
+            automation_condition=self.get_automation_condition(data),
+            freshness_policy=self.get_freshness_policy(data),
         )
 
     def get_deps(self, data: AssetData, key_of: Callable[[str], AssetKey]) -> Sequence[AssetKey]:
@@ -154,6 +164,29 @@ class DagsterKindlingTranslator:
         ``dagster/partition_column``, in the inputs that drive its pipes.
         """
         return declared_columns(data.entity, data.pipes)
+
+    def get_automation_condition(self, data: AssetData) -> AutomationCondition[Any] | None:
+        """On what the asset is materialized by itself: its tag ``dagster/automation``, else its layer's setting.
+
+        Only of batch assets; streams are kept running by their supervisor.
+        """
+        if not data.pipes or any(pipe.streaming for pipe in data.pipes):
+            return None
+        entity = data.entity
+        said = entity.tags.get(AUTOMATION_TAG)
+        where = f"{AUTOMATION_TAG} of entity {entity.id}"
+        if said is None:
+            said = self.settings.automation.get(entity.layer, "")
+            where = f"The automation of the layer {entity.layer}"
+        return condition_of(said, where, _dimension_keys(data))
+
+    def get_freshness_policy(self, data: AssetData) -> FreshnessPolicy | None:
+        """How old the last materialization may be: the tag ``dagster/max_age`` of an entity that a pipe writes."""
+        said = data.entity.tags.get(MAX_AGE_TAG)
+        if said is None or not data.pipes:
+            return None
+        where = f"{MAX_AGE_TAG} of entity {data.entity.id}"
+        return freshness_of(parse_age(said, where), where)
 
     def get_asset_check_spec(self, data: CheckData) -> AssetCheckSpec:
         """The spec of one check of the asset."""
@@ -233,6 +266,14 @@ class DagsterKindlingTranslator:
                     LocalFileCodeReference(file_path=str(path), line_number=source.line, label=label)
                 )
         return found
+
+
+def _dimension_keys(data: AssetData) -> list[AssetKey]:
+    """Keys of the inputs that drive none of the asset's pipes."""
+    driving = {entity_id for pipe in data.pipes for entity_id in pipe.driving_entity_ids}
+    if len(data.deps) != len(data.upstream):
+        return []  # an override of get_deps has dependencies of its own
+    return [key for id_, key in zip(data.upstream, data.deps, strict=True) if id_ not in driving]
 
 
 def valid_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -14,6 +14,8 @@ PACKAGE = Path(kindling_dagster.__file__).parent
 FACES_DAGSTER = {
     "analysis.job",
     "assets",
+    "automation",
+    "conditions",
     "config",
     "definitions",
     "dimension_events",
