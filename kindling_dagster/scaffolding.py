@@ -196,6 +196,10 @@ dg launch --assets "*"
 machine and is not under version control; on another machine, set `DAGSTER_HOME` to an absolute path of a directory
 that is there.
 
-Building an image: run `dg utils refresh-defs-state` in it. That records what the app declares, so that loading the
-definitions starts nothing.
+Building an image: record there what the app declares, so that loading the definitions starts nothing.
+
+```bash
+pip install -e .
+dg utils refresh-defs-state
+```
 """
