@@ -27,7 +27,9 @@ CACHE_VARIABLE = "KINDLING_DAGSTER_CACHE"
 KEPT_PER_APP = 12
 """How many manifests of one app are kept, newest first."""
 
-_SUFFIXES = (".py", ".yaml", ".yml", ".sql", ".toml", ".txt", ".json", ".cfg", ".ini")
+CODE_SUFFIXES = (".py", ".yaml", ".yml", ".sql", ".toml", ".cfg", ".ini")
+"""Of files that hold code and settings, and that no run writes."""
+_SUFFIXES = (*CODE_SUFFIXES, ".txt", ".json")
 _SKIPPED = (
     "__pycache__",
     "node_modules",
@@ -60,10 +62,21 @@ _RECORDING = (
 _OURS = "KINDLING_DAGSTER_"
 
 
-def app_fingerprint(layout: AppLayout, working_dir: Path, request: Mapping[str, Any]) -> str:
+def app_fingerprint(
+    layout: AppLayout,
+    working_dir: Path,
+    request: Mapping[str, Any],
+    suffixes: tuple[str, ...] = _SUFFIXES,
+) -> str:
     """A hash of all that decides what an app declares: files, request, versions and what it reads of the environment.
 
     The values of environment variables go into the hash alone.
+
+    Args:
+        layout: Where the app is.
+        working_dir: Where it runs.
+        request: How it is loaded.
+        suffixes: How the names of files end that count; by default all that an app may read when it declares.
     """
     digest = hashlib.sha256()
     for module in _RECORDING:
@@ -75,7 +88,7 @@ def app_fingerprint(layout: AppLayout, working_dir: Path, request: Mapping[str, 
     directories = [*layout.source_dirs]
     if request.get("config_dir"):
         directories.append(Path(request["config_dir"]))
-    for path in _files(directories, working_dir):
+    for path in _files(directories, working_dir, suffixes):
         content = path.read_bytes()
         digest.update(f"{path}\0".encode(errors="surrogatepass") + hashlib.sha256(content).digest())
         names |= _environment_read(content.decode("utf-8", errors="ignore"))
@@ -90,16 +103,19 @@ def _environment_read(text: str) -> set[str]:
     return found | {name for key in _SECRETS.findall(text) for name in environment_names(key)}
 
 
-def _files(directories: Iterable[Path], working_dir: Path) -> Iterator[Path]:
+def _files(directories: Iterable[Path], working_dir: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     """Every file that may matter, sorted within its directory, each once."""
     seen: set[Path] = set()
-    for path in (working_dir / ".env", *(file for directory in directories for file in _walk(directory))):
+    for path in (
+        working_dir / ".env",
+        *(file for directory in directories for file in _walk(directory, suffixes)),
+    ):
         if path not in seen and path.is_file():
             seen.add(path)
             yield path
 
 
-def _walk(directory: Path) -> Iterator[Path]:
+def _walk(directory: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except OSError:
@@ -109,8 +125,8 @@ def _walk(directory: Path) -> Iterator[Path]:
     for entry in entries:
         if entry.is_dir(follow_symlinks=True):
             if entry.name not in _SKIPPED and not entry.name.startswith("."):
-                yield from _walk(Path(entry.path))
-        elif entry.name.endswith(_SUFFIXES) and entry.stat().st_size <= _MAX_FILE_BYTES:
+                yield from _walk(Path(entry.path), suffixes)
+        elif entry.name.endswith(suffixes) and entry.stat().st_size <= _MAX_FILE_BYTES:
             yield Path(entry.path)
 
 

@@ -138,6 +138,15 @@ def test_other_settings_get_another_key(project: KindlingProject) -> None:
     assert all(WarmSpec.from_json(spec.to_json()) == spec for spec in specs)
 
 
+def test_what_runs_write_changes_no_key(project: KindlingProject) -> None:
+    before = WarmSpec.of(project, {}, {}).key
+    data = project.run_dir / "data"
+    data.mkdir()
+    for name in ("landed.json", "notes.txt", "rows.csv"):
+        (data / name).write_text("{}")
+    assert WarmSpec.of(KindlingProject(project.app_path), {}, {}).key == before
+
+
 def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "open"
     folder.mkdir()

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from kindling_dagster.errors import RunError
-from kindling_dagster.manifest_cache import app_fingerprint
+from kindling_dagster.manifest_cache import CODE_SUFFIXES, app_fingerprint
 from kindling_dagster.project import KindlingProject
 
 FOLDER_VARIABLE = "KINDLING_DAGSTER_ENGINES"
@@ -63,7 +63,9 @@ class WarmSpec:
             ProjectError: There is no app.
         """
         text = project.to_json()
-        code = app_fingerprint(project.layout, project.run_dir, json.loads(text))
+        files = app_fingerprint(project.layout, project.run_dir, json.loads(text), CODE_SUFFIXES)
+        # What it reads besides when it declares, such as JSON, shows in the manifest.
+        code = f"{files} {project.manifest.content_hash}"
         return WarmSpec(text, dict(conf), code, dict(storage_options), idle_seconds, memory_bytes)
 
     @property
