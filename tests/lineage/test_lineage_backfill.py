@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,9 @@ def test_a_dry_run_counts_and_changes_nothing(table: str, spark: Any) -> None:
     assert DeltaTable(table).version() == 0
 
 
-def test_broken_off_and_taken_up_again_it_fills_each_row_once(table: str, spark: Any) -> None:
+def stopped(table: str, spark: Any) -> None:
+    """Break off after the first of three files."""
+
     class Stop(Exception):
         pass
 
@@ -80,7 +82,11 @@ def test_broken_off_and_taken_up_again_it_fills_each_row_once(table: str, spark:
         raise Stop
 
     with pytest.raises(Stop):
-        backfill_lineage(spark, table, "silver", "0.9", chunk_bytes=1, on_step=stop)
+        backfill_lineage(spark, table, "silver", "0.9", chunk_bytes=1, timestamp=DAY, on_step=stop)
+
+
+def test_broken_off_and_taken_up_again_it_fills_each_row_once(table: str, spark: Any) -> None:
+    stopped(table, spark)
     assert 0 < versions(table)["0.9"] < 30
     write(Path(table), [("silver.clean", "1.0", 0)])
     rest = backfill_lineage(spark, table, "silver", "0.9", pipe="silver.clean", chunk_bytes=1, timestamp=DAY)
@@ -94,7 +100,7 @@ def test_broken_off_and_taken_up_again_it_fills_each_row_once(table: str, spark:
     assert DeltaTable(table).version() == before
 
 
-def killed_after_its_first_commit(table: str) -> None:
+def killed(table: str, spark: Any) -> None:
     """Backfill in a process of its own, which dies with its JVM while it works on the second file."""
     command = [
         sys.executable,
@@ -117,8 +123,9 @@ def content(table: str) -> list[dict[str, Any]]:
     return sorted(DeltaTable(table).to_pyarrow_table().to_pylist(), key=lambda row: int(row["id"]))
 
 
-def test_killed_and_started_again_it_equals_one_run_and_who_follows_sees_no_change(
-    table: str, spark: Any, tmp_path: Path
+@pytest.mark.parametrize("break_off", [stopped, pytest.param(killed, marks=pytest.mark.faults)])
+def test_taken_up_again_it_equals_one_run_and_who_follows_sees_no_change(
+    table: str, spark: Any, tmp_path: Path, break_off: Callable[[str, Any], None]
 ) -> None:
     once = str(tmp_path / "once")
     shutil.copytree(table, once)
@@ -129,7 +136,7 @@ def test_killed_and_started_again_it_equals_one_run_and_who_follows_sees_no_chan
     query = writer.start(str(tmp_path / "followed"))
     try:
         query.processAllAvailable()
-        killed_after_its_first_commit(table)
+        break_off(table, spark)
         assert versions(table) == {"0.9": 10, "": 20}
         rest = backfill_lineage(spark, table, "silver", "0.9", chunk_bytes=1, timestamp=DAY)
         assert content(table) == content(once)
