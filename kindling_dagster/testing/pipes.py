@@ -163,11 +163,15 @@ class PipeTester:
         self._check_inputs(graph.external_inputs, given)
         for entity_id, rows in given.items():
             self._write(entity_id, rows)
-        result = run_datapipes_dag(
-            graph.pipe_ids, entity_tags=tags, raise_on_failure=raise_on_failure, **options
-        )
-        written = {self.project.manifest.pipes_by_id[pipe_id].output_entity_id for pipe_id in result.results}
+        # Around all of it: planning, too, must see where entities are now.
         with self._runtime.entities.tag_overrides(tags):
+            result = run_datapipes_dag(graph.pipe_ids, raise_on_failure=raise_on_failure, **options)
+            pipes_by_id = self.project.manifest.pipes_by_id
+            written = {
+                pipes_by_id[pipe_id].output_entity_id
+                for pipe_id, each in result.results.items()
+                if each.status.ok
+            }
             tables = {id_: self._read(id_) for id_ in sorted(written) if self._there(id_)}
         return RunOutcome(tables, result)
 

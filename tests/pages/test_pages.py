@@ -34,8 +34,8 @@ RUN_BY = {
 }
 """Pages whose Python is run by a test that also looks at what comes of it."""
 
-NEEDS_MORE = ("reprocess_rows(", "get_kindling_service(")
-"""Python that needs tables, or an app that is started: it compiles, and what it imports is there."""
+NEEDS_MORE = ("reprocess_rows(", "get_kindling_service(", "DataEntities.", "DataPipes.")
+"""Python that needs tables, or is part of an app: it compiles, and what it imports is there."""
 
 PRELUDE = """
 from dagster import AutomationCondition, EnvVar, asset, op
