@@ -50,6 +50,9 @@ def test_each_flight_is_followed_once(app: Path, landed: pd.DataFrame) -> None:
     assert len(live) == len(landed) == len(live.drop_duplicates(["time_hour", "carrier", "flight"]))
     assert live["flight_date"].nunique() == 11
     assert live["airline"].notna().all()
+    planes = pd.read_csv(app / "data" / "landing" / "planes.csv").set_index("tailnum")["manufacturer"]
+    built = landed["tailnum"].map(planes).value_counts()
+    assert live["manufacturer"].value_counts().to_dict() == built.to_dict()
 
 
 def test_delays_by_day_equal_pandas(app: Path, landed: pd.DataFrame) -> None:
@@ -72,6 +75,14 @@ def test_delays_by_day_equal_pandas(app: Path, landed: pd.DataFrame) -> None:
         frame.sort_values(["date", "carrier"], inplace=True, ignore_index=True)
     for column in columns:
         assert got[column].tolist() == want[column].tolist(), column
+
+
+@pytest.mark.parametrize("entity_id", ["silver.flights_live", "gold.live_delays", "gold.live_board"])
+def test_rows_of_streams_say_who_wrote_them(app: Path, entity_id: str) -> None:
+    frame = table(app, entity_id)
+    stamps = list(frame[f"_{entity_id.split('.')[0]}_lineage"])
+    assert {(stamp["pipe"], stamp["package"]) for stamp in stamps} == {(entity_id, "flights")}
+    assert all(stamp["version"] and stamp["timestamp"] for stamp in stamps)
 
 
 def test_the_batch_asset_reads_what_the_streams_committed(app: Path, landed: pd.DataFrame) -> None:

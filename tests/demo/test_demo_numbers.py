@@ -43,6 +43,11 @@ class DemoRun:
     second: dict[str, int]
 
     def table(self, entity_id: str, version: int | None = None) -> pd.DataFrame:
+        """The table's rows without their lineage, which is another in each run."""
+        frame = self.with_lineage(entity_id, version)
+        return frame.drop(columns=[name for name in frame.columns if name.endswith("_lineage")])
+
+    def with_lineage(self, entity_id: str, version: int | None = None) -> pd.DataFrame:
         path = self.app / "data" / "lake" / Path(*entity_id.split("."))
         return DeltaTable(path, version=version).to_pandas()
 
@@ -135,6 +140,18 @@ def test_reference_tables_are_whole(demo_run: DemoRun) -> None:
     assert len(airports) == 1458
     assert airports["MVY"] == "Martha's Vineyard"
     assert len(demo_run.table("ref.airlines")) == 16
+
+
+def test_rows_say_which_pipe_of_which_version_wrote_them(demo_run: DemoRun) -> None:
+    for entity_id in demo_run.first:
+        layer = entity_id.split(".")[0]
+        frame = demo_run.with_lineage(entity_id)
+        if layer == "ref":
+            assert not [name for name in frame.columns if name.endswith("_lineage")]
+            continue
+        found = {(stamp["pipe"], stamp["package"]) for stamp in frame[f"_{layer}_lineage"]}
+        assert found == {(entity_id, "flights")}
+        assert len({stamp["version"] for stamp in frame[f"_{layer}_lineage"]}) == 1
 
 
 def test_departures_are_instants(demo_run: DemoRun) -> None:
