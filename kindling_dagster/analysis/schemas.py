@@ -145,6 +145,9 @@ class SchemaBook:
         minted = [*surrogate_key_columns(entity)]
         if scd.enabled:
             minted += [scd.effective_from_column, scd.effective_to_column, scd.is_current_column]
+        if entity.schema:
+            # Pipes are looked at without the stamp that adds them in a run.
+            minted += [name for name in self._runtime.lineage.columns if name in entity.schema.names]
         clusters = (
             [entity.cluster_columns] if isinstance(entity.cluster_columns, str) else entity.cluster_columns
         )
