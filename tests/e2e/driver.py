@@ -48,6 +48,13 @@ query ($id: ID!) {
 }"""
 
 
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 def wait_for(what: str, look: Callable[[], Found | None], seconds: float = 120) -> Found:
     """Poll until ``look`` gives something; fails with ``what`` after ``seconds``."""
     deadline = time.monotonic() + seconds
@@ -60,6 +67,10 @@ def wait_for(what: str, look: Callable[[], Found | None], seconds: float = 120) 
         time.sleep(0.1)
 
 
+CODE_SERVER = ("code-server start", "api grpc")
+"""The code server under `dagster dev`: what the others speak to, and what it has the definitions in."""
+
+
 class DagsterDev:
     """One `dagster dev` process over a definitions file."""
 
@@ -70,6 +81,7 @@ class DagsterDev:
         self._definitions = definitions
         self._arguments = list(arguments)
         self._process: subprocess.Popen[bytes] | None = None
+        self._sessions: set[int] = set()
         self.url = ""
 
     def start(self) -> None:
@@ -93,9 +105,11 @@ class DagsterDev:
                 # A shell's background job ignores SIGINT, and with it everything Dagster does on it.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # type: ignore[arg-type, return-value]
             )
-        wait_for("the code location is loaded", self._location, 180)
+        self._sessions.add(self._process.pid)
+        wait_for("the code location is loaded", self.location, 180)
 
-    def _location(self) -> str | None:
+    def location(self) -> str | None:
+        """The code location's name, once it is loaded."""
         assert self._process is not None
         if self._process.poll() is not None:
             raise AssertionError(f"dagster dev ended:\n{self.log.read_text()[-4000:]}")
@@ -137,7 +151,7 @@ class DagsterDev:
     def _launch(self, job: str, selected: Mapping[str, Any], config: Mapping[str, Any] | None) -> str:
         params = {
             "selector": {
-                "repositoryLocationName": self._location(),
+                "repositoryLocationName": self.location(),
                 "repositoryName": "__repository__",
                 "jobName": job,
                 **selected,
@@ -195,10 +209,53 @@ class DagsterDev:
         ]
         assert result["__typename"] == "TerminateRunSuccess", result
 
+    def reload(self) -> None:
+        """Reload the code location, as the button in the UI does; returns when it is loaded."""
+        query = "mutation ($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"
+        result = self.query(query, name=self.location())["reloadRepositoryLocation"]
+        assert result["__typename"] == "WorkspaceLocationEntry", result
+        wait_for("the code location is loaded", self.location, 60)
+
     def processes(self) -> list[psutil.Process]:
-        """Every process under this `dagster dev`."""
+        """Every process that it has started, now or before; also those whose parent has died."""
+        return [each for each in psutil.process_iter() if self._ours(each)]
+
+    def _ours(self, process: psutil.Process) -> bool:
+        try:
+            # A dead one that nobody has asked how it ended is none any more.
+            ended = process.status() == psutil.STATUS_ZOMBIE
+            return (
+                process.pid not in self._sessions and os.getsid(process.pid) in self._sessions and not ended
+            )
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            return False
+
+    def find(self, *words: str) -> list[psutil.Process]:
+        """Its processes with one of the words in their command line."""
+        return [each for each in self.processes() if any(word in " ".join(_command(each)) for word in words)]
+
+    def kill(self, *words: str) -> None:
+        """SIGKILL to the processes that ``find`` gives."""
+        found = self.find(*words)
+        assert found, f"no process of {words}"
+        for process in found:
+            process.kill()
+
+    def kill_all(self) -> None:
+        """SIGKILL to everything of it at once, as when the machine goes."""
         assert self._process is not None
-        return psutil.Process(self._process.pid).children(recursive=True)
+        everything = self.processes()
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(10)
+        _, alive = psutil.wait_procs(everything, timeout=10)
+        assert not alive
+        self._process = None
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until it has ended by itself; runs may go on."""
+        assert self._process is not None
+        self._process.wait(seconds)
+        self._process = None
 
     def jvms(self) -> list[psutil.Process]:
         """The JVMs under it."""
@@ -213,9 +270,11 @@ class DagsterDev:
 
     def stop(self) -> None:
         """Ctrl-C: SIGINT to the whole group, as a terminal sends it; then make sure that all is gone."""
-        if self._process is None:
-            return
         everything = self.processes()
+        if self._process is None:
+            for process in everything:  # what a test that failed has left behind
+                process.kill()
+            return
         os.killpg(self._process.pid, signal.SIGINT)
         try:
             self._process.wait(60)

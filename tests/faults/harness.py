@@ -54,7 +54,8 @@ class Host:
         conf: Mapping[str, str],
     ) -> None:
         self.log = flow.folder / f"host-{uuid.uuid4().hex[:6]}.log"
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [

@@ -17,7 +17,13 @@ from kindling_dagster.errors import SparkSetupError
 from kindling_dagster.spark import build_session
 from kindling_dagster.streaming.host import HostLostError, HostRefusedError, HostSettings, run_host
 
-CONF = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2", "spark.driver.memory": "1g"}
+CONF = {
+    "spark.master": "local[2]",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.driver.memory": "1g",
+    "spark.ui.enabled": "false",
+}
 
 
 def main(app: str, store_url: str, settings: str = "{}", overrides: str = "{}", conf: str = "{}") -> int:
