@@ -17,6 +17,8 @@ from kindling_dagster.engines.warm.spec import WarmPlace, WarmSpec
 def main(folder: str, key: str) -> None:
     """Serve until it is time to end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # It tells of each thread that has spoken to the JVM.
+    logging.getLogger("py4j").setLevel(logging.WARNING)
     place = WarmPlace(Path(folder), key)
     spec = WarmSpec.from_json(sys.stdin.read())
     token = secrets.token_hex(32).encode()
