@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kindling_dagster.dimension_sensor import build_dimension_sensor
     from kindling_dagster.engine_resources import InProcessEngine, PipesEngine, WarmEngine
     from kindling_dagster.errors import KindlingDagsterError
+    from kindling_dagster.ingestion.defs import build_kindling_ingestion
     from kindling_dagster.io_manager import KindlingIOManager
     from kindling_dagster.jobs import build_stream_jobs
     from kindling_dagster.manifest import Manifest
@@ -76,6 +77,7 @@ __all__ = [
     "build_dimension_sensor",
     "build_kindling_asset_specs",
     "build_kindling_definitions",
+    "build_kindling_ingestion",
     "build_kindling_schedule",
     "build_kindling_stream_definitions",
     "build_kindling_streaming_assets",
@@ -119,6 +121,7 @@ _HOMES = {
     "build_dimension_sensor": "dimension_sensor",
     "build_kindling_asset_specs": "assets",
     "build_kindling_definitions": "definitions",
+    "build_kindling_ingestion": "ingestion.defs",
     "build_kindling_schedule": "automation",
     "build_kindling_stream_definitions": "definitions",
     "build_kindling_streaming_assets": "stream_assets",

@@ -25,6 +25,7 @@ from kindling_dagster.collector import collector_paused
 from kindling_dagster.config import KindlingRunConfig
 from kindling_dagster.dag.graph import PipeGraph, PipeGraphBuilder
 from kindling_dagster.errors import DeclarationError, SelectionError
+from kindling_dagster.ingestion.landing import Entries, IngestionPaths
 from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
 from kindling_dagster.partitions import COLUMN_METADATA, check_partitions, own_column, partitions_tag
 from kindling_dagster.project import KindlingProject
@@ -97,13 +98,30 @@ class KindlingAssetGraph:
         return {id_: self._data(id_, pipes, self.streaming_graph) for id_, pipes in writers.items()}
 
     @cached_property
+    def ingested(self) -> Mapping[str, AssetData]:
+        """Entities that landed files are written to and no pipe writes; none where no landing path is set."""
+        if IngestionPaths.of(self.manifest, self.project.working_dir) is None:
+            return {}
+        written = {pipe.output_entity_id for pipe in self.manifest.pipes}
+        return {
+            id_: replace(self._data(id_, (), self.graph), ingestion=entries)
+            for id_, entries in Entries(self.manifest).reachable().items()
+            if id_ not in written
+        }
+
+    @cached_property
+    def ingested_specs(self) -> Mapping[str, AssetSpec]:
+        """Specs of the assets that files are written to, by entity id."""
+        return {entity_id: self._spec(data) for entity_id, data in self.ingested.items()}
+
+    @cached_property
     def external(self) -> Mapping[str, AssetData]:
         """Entities that no pipe of the app writes; companions belong to their base entity."""
         written = {pipe.output_entity_id for pipe in self.manifest.pipes}
         return {
             entity.id: self._data(entity.id, (), self.graph)
             for entity in self.manifest.entities
-            if entity.id not in written and not entity.companion_of
+            if entity.id not in written and not entity.companion_of and entity.id not in self.ingested
         }
 
     def _data(self, entity_id: str, pipes: Sequence[PipeSpec], graph: PipeGraph) -> AssetData:
@@ -181,7 +199,7 @@ class KindlingAssetGraph:
     def _keys(self) -> Mapping[str, AssetKey]:
         return {
             entity_id: self.translator.get_asset_key(data)
-            for source in (self.written, self.streaming, self.external)
+            for source in (self.written, self.streaming, self.external, self.ingested)
             for entity_id, data in source.items()
         }
 
@@ -221,7 +239,7 @@ class KindlingAssetGraph:
         declared = DeclaredChecks(self.manifest)
         found: dict[AssetCheckKey, tuple[TableCheck, AssetCheckSpec]] = {}
         with collector_paused():
-            for source in (self.written, self.streaming, self.external):
+            for source in (self.written, self.streaming, self.external, self.ingested):
                 for entity_id, data in source.items():
                     for check in declared.of(entity_id):
                         spec = self._check_spec(data, check)

@@ -24,6 +24,7 @@ from kindling_dagster.assets import KindlingAssetGraph, StepCheckChoice, app_nam
 from kindling_dagster.checks import stream_checks_of
 from kindling_dagster.dimension_sensor import build_dimension_sensor
 from kindling_dagster.errors import DeclarationError
+from kindling_dagster.ingestion.defs import ingestion_of
 from kindling_dagster.io_manager import KindlingIOManager
 from kindling_dagster.jobs import build_stream_jobs
 from kindling_dagster.project import KindlingProject
@@ -86,6 +87,8 @@ def build_kindling_definitions(
 ) -> Definitions:
     """An app's assets, external assets, resource, a job over all batch assets, one for a dry run, and its streams.
 
+    An app whose settings name a landing path also gets what ``build_kindling_ingestion`` gives.
+
     The default executor is the in-process one: the app's pipes share one step and one Spark session,
     and a process per step would only add the time to start it.
 
@@ -118,7 +121,7 @@ def build_kindling_definitions(
     kindling = resource or KindlingResource()
     streaming = streams and bool(assets.streaming)
     steps: list[AssetsDefinition] = []
-    shown = [*assets.external_specs, *(assets.streaming if streaming else ())]
+    shown = [*assets.external_specs, *assets.ingested, *(assets.streaming if streaming else ())]
     jobs: list[JobDefinition | Any] = [build_analyze_job(project, resource_key=resource_key)]
     # An app may consist of streams alone; one of neither kind is refused by step_of.
     if assets.written or not streaming:
@@ -135,6 +138,8 @@ def build_kindling_definitions(
         jobs=jobs,
         executor=executor,
     )
+    if assets.ingested:
+        batch = Definitions.merge(batch, ingestion_of(assets, resource_key))
     if not streaming:
         return batch
     return Definitions.merge(

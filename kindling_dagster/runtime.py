@@ -223,6 +223,11 @@ class KindlingRuntime:
                 active.set_watermarks(watermarks)
             return active
 
+    @classmethod
+    def is_up(cls) -> bool:
+        """Whether an app is initialised in this process."""
+        return cls._active is not None
+
     def _initialize(self, spark: SparkSession | Callable[[], SparkSession] | None) -> None:
         from kindling_dagster.spark import build_session
 

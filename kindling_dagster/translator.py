@@ -29,7 +29,7 @@ from dagster import (
 )
 
 from kindling_dagster.conditions import AUTOMATION_TAG, condition_of, freshness_of
-from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
+from kindling_dagster.manifest import EntitySpec, IngestionSpec, Manifest, PipeSpec
 from kindling_dagster.partitions import declared_columns, declared_partitions
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.table_checks.declared import MAX_AGE_TAG, parse_age
@@ -80,6 +80,7 @@ class AssetData:
         pipes: The pipes that write it, in the order in which they run; none for an external asset.
         upstream: Ids of the entities it depends on.
         deps: Keys of the assets it depends on, as ``get_deps`` gave them; empty while that is asked.
+        ingestion: The file ingestion entries that fill it, where no pipe writes it.
         project: The app, for what only this machine knows: files, and where relative paths count from.
     """
 
@@ -89,6 +90,7 @@ class AssetData:
     upstream: tuple[str, ...] = ()
     project: KindlingProject | None = None
     deps: tuple[AssetKey, ...] = ()
+    ingestion: tuple[IngestionSpec, ...] = ()
 
     @property
     def working_dir(self) -> Path | None:
@@ -140,7 +142,7 @@ class DagsterKindlingTranslator:
             owners=self._owners(data),
             code_version=self._code_version(data),
             metadata=self._metadata(data),
-            skippable=bool(data.pipes),
+            skippable=bool(data.pipes or data.ingestion),
             automation_condition=self.get_automation_condition(data),
             freshness_policy=self.get_freshness_policy(data),
         )

@@ -43,6 +43,7 @@ FACES_DAGSTER = {
     "pipes_engine",
     "submit_client",
     "cli_streams",
+    "ingestion.defs",
     "io_manager",
     "jobs",
     "lineage_checks",

@@ -1,0 +1,1 @@
+"""File ingestion: landed files into their entities, each exactly once."""
