@@ -32,8 +32,10 @@ from pydantic import Field
 from kindling_dagster import (
     AssetData,
     DagsterKindlingTranslator,
+    DimensionPolicy,
     KindlingProject,
     KindlingResource,
+    RestartConfig,
     build_kindling_asset_specs,
     build_kindling_stream_definitions,
     kindling_assets,
@@ -163,6 +165,26 @@ def rename_an_airline():
     rename()
 
 
+class PlaneConfig(Config):
+    """Which plane, and who built it."""
+
+    tailnum: str = Field(default="N328AA", description="The plane's tail number.")
+    manufacturer: str = Field(default="Dagster Aircraft", description="Who built it.")
+
+
+@op
+def change_plane(context: OpExecutionContext, config: PlaneConfig) -> None:
+    """In the register, a plain file, as whoever keeps it would."""
+    before = landing_feed.change_plane(DEMO, config.tailnum, config.manufacturer)
+    context.log.info(f"{config.tailnum}: {before} → {config.manufacturer}.")
+
+
+@job(executor_def=in_process_executor)
+def change_a_planes_manufacturer():
+    """A dimension that is a plain file changes: see landing/planes, and the stream that restarts for it."""
+    change_plane()
+
+
 automation = AutomationConditionSensorDefinition(
     "automation",
     target=AssetSelection.assets(live_board),
@@ -174,7 +196,14 @@ automation = AutomationConditionSensorDefinition(
 defs = Definitions.merge(
     Definitions(
         assets=[feed, reference_feed, flights, live_board],
-        jobs=[main, feed_next_day, next_day_to_bronze, go_live, rename_an_airline],
+        jobs=[
+            main,
+            feed_next_day,
+            next_day_to_bronze,
+            go_live,
+            rename_an_airline,
+            change_a_planes_manufacturer,
+        ],
         schedules=[
             # Off at first: it would start Spark every morning on whatever machine the demo is tried on.
             ScheduleDefinition(name="every_morning", job=main, cron_schedule="0 6 * * *"),
@@ -189,5 +218,12 @@ defs = Definitions.merge(
         resources={"kindling": KindlingResource()},
         executor=in_process_executor,
     ),
-    build_kindling_stream_definitions(project),
+    build_kindling_stream_definitions(
+        project,
+        dimensions=DimensionPolicy(
+            # The feed drops the same register again and again: only other contents are a change.
+            detection={"landing.planes": "hash"},
+            restarts=RestartConfig(delay=10),
+        ),
+    ),
 )

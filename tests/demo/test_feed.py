@@ -57,6 +57,21 @@ def test_a_day_without_weather_gets_a_file_with_the_header_alone(tmp_path: Path)
     assert files["weather/date=2013-12-31/weather.csv"] == header
 
 
+def test_a_plane_is_changed_and_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(feed.FeedError, match="No register"):
+        feed.change_plane(tmp_path, "N10156", "Any")
+    feed.land_reference(tmp_path)
+    before = _files(tmp_path)["planes.csv"].decode()
+    was = feed.change_plane(tmp_path, "N10156", 'A "good", one')
+    after = _files(tmp_path)["planes.csv"].decode()
+    changed = set(after.splitlines()) - set(before.splitlines())
+    assert (len(changed), len(after.splitlines())) == (1, len(before.splitlines()))
+    assert feed.change_plane(tmp_path, "N10156", was) == 'A "good", one'
+    assert _files(tmp_path)["planes.csv"].decode() == before
+    with pytest.raises(feed.FeedError, match="no plane 'N0'"):
+        feed.change_plane(tmp_path, "N0", "Any")
+
+
 def test_ensure_landed_fills_only_what_is_missing(tmp_path: Path) -> None:
     assert feed.ensure_landed(tmp_path, 2) is not None
     before = _files(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import zipfile
 from collections.abc import Callable, Iterator
@@ -108,6 +109,31 @@ def ensure_landed(app_dir: Path, days: int = FIRST_DAYS, progress: Progress | No
     if there >= days:
         return None
     return land_next(app_dir, days - there, progress)
+
+
+def change_plane(app_dir: Path, tailnum: str, manufacturer: str) -> str:
+    """Say in the register of planes that has landed that somebody else built a plane.
+
+    Returns:
+        Who built it according to the register before.
+
+    Raises:
+        FeedError: No register has landed, or it does not have the plane.
+    """
+    register = _landing(app_dir) / "planes.csv"
+    if not register.is_file():
+        raise FeedError("No register of planes has landed yet. Materialize the reference feed first.")
+    with register.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    at, tail_at = header.index("manufacturer"), header.index("tailnum")
+    found = next((row for row in rows if row[tail_at] == tailnum), None)
+    if found is None:
+        raise FeedError(f"The register has no plane {tailnum!r}; one that it has is {rows[0][tail_at]}.")
+    before, found[at] = found[at], manufacturer
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    _write(register, text.getvalue())
+    return before
 
 
 def landed_days(app_dir: Path) -> int:

@@ -17,12 +17,14 @@ DataEntities.insert_only_entity(
         flight=INT,
         origin=STRING,
         dest=STRING,
+        tailnum=STRING,
         dep_delay_min=INT,
         arr_delay_min=INT,
         cancelled=BOOL,
         late=BOOL,
         airline=STRING,
         dest_name=STRING,
+        manufacturer=STRING,
     ),
 )
 

@@ -11,13 +11,13 @@ _STREAM = {"processing_mode": "streaming"}
     pipeid="silver.flights_live",
     name="Flights as they arrive",
     tags={"layer": "silver", **_STREAM},
-    input_entity_ids=["bronze.flights", "ref.airlines", "ref.airports"],
+    input_entity_ids=["bronze.flights", "ref.airlines", "ref.airports", "landing.planes"],
     output_entity_id="silver.flights_live",
     output_type="table",
 )
-def flights_live(bronze_flights, ref_airlines, ref_airports):
-    """Each flight with its carrier's and its destination's name, seconds after it landed in bronze."""
-    return live.enrich(bronze_flights, ref_airlines, ref_airports)
+def flights_live(bronze_flights, ref_airlines, ref_airports, landing_planes):
+    """Each flight with its carrier's and its destination's name, and who built the plane by the newest register."""
+    return live.enrich(bronze_flights, ref_airlines, ref_airports, landing_planes)
 
 
 @DataPipes.pipe(

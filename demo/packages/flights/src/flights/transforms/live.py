@@ -8,13 +8,14 @@ from pyspark.sql import functions as F  # noqa: N812
 from flights.transforms.facts import clean_flights
 
 
-def enrich(flights: DataFrame, airlines: DataFrame, airports: DataFrame) -> DataFrame:
-    """Cleaned flights with the names of carrier and destination; unknown ones stay empty."""
+def enrich(flights: DataFrame, airlines: DataFrame, airports: DataFrame, planes: DataFrame) -> DataFrame:
+    """Cleaned flights with the names of carrier, destination and the plane's maker; unknown ones stay empty."""
     dests = airports.select(F.col("airport").alias("dest"), F.col("airport_name").alias("dest_name"))
     named = (
         clean_flights(flights)
         .join(F.broadcast(airlines), "carrier", "left")
         .join(F.broadcast(dests), "dest", "left")
+        .join(F.broadcast(planes.select("tailnum", "manufacturer")), "tailnum", "left")
     )
     return named.select(
         "flight_date",
@@ -23,12 +24,14 @@ def enrich(flights: DataFrame, airlines: DataFrame, airports: DataFrame) -> Data
         "flight",
         "origin",
         "dest",
+        "tailnum",
         "dep_delay_min",
         "arr_delay_min",
         "cancelled",
         "late",
         "airline",
         "dest_name",
+        "manufacturer",
     )
 
 
