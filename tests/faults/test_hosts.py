@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -125,3 +128,57 @@ def test_jvm_killed_alone_ends_the_host_and_blames_no_stream(running: Flow) -> N
     assert all(state.failures == 0 for state in running.store.recovery_states().values())
     running.host()
     running.await_exact()
+
+
+LOCK = """
+import sqlite3, sys
+store = sqlite3.connect(sys.argv[1], isolation_level=None)
+store.execute("PRAGMA busy_timeout = 20000")
+store.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+LOCKED_SECONDS = 30.0
+
+
+@contextmanager
+def locked_store(running: Flow) -> Iterator[None]:
+    """Another process holds the store locked, and is then killed."""
+    command = [sys.executable, "-c", LOCK, str(running.folder / "streams.db")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as locking:
+        assert locking.stdout is not None
+        assert locking.stdout.readline() == b"locked\n"
+        try:
+            yield
+        finally:
+            locking.kill()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("lease", [45.0, 12.0], ids=["as long as by default", "shorter than the lock"])
+def test_store_locked_for_half_a_minute_by_another_process(running: Flow, lease: float) -> None:
+    """Streams go on as long as the lease holds; a host whose lease ends under the lock ends, and the next goes on."""
+    first = running.host(lease=lease)
+    running.await_state(State.RUNNING)
+    running.await_exact()
+    token, before = running.store.host().token, len(running.orders)
+    with locked_store(running):
+        until = time.monotonic() + LOCKED_SECONDS
+        while time.monotonic() < until:
+            running.land(2)
+            time.sleep(1)
+        arrived = running.rows("silver/orders", "id").total()
+    assert arrived > before
+    if lease < LOCKED_SECONDS:
+        assert first.wait() == 4, first.text()
+        assert "its lease is lost" in first.text()
+        running.host()
+    running.land(2)
+    running.await_exact()
+    running.await_state(State.RUNNING)
+    if lease > LOCKED_SECONDS:
+        assert first.process.poll() is None
+        assert running.store.host().token == token
+        assert all(status.restarts == 0 for status in running.store.statuses().values())
+        every = len(running.orders)
+        wait_for("all rows told", lambda: running.store.statuses()["clean"].rows_committed == every, 20)
