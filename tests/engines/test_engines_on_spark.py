@@ -65,12 +65,6 @@ class Case:
 
 CASES = [
     Case("everything is new", dict.fromkeys(FOUR, "succeeded")),
-    Case("once more", dict.fromkeys(FOUR, "succeeded"), RunOptions(parallel=True)),
-    Case(
-        "a pipe fails",
-        {"land": "succeeded", "clean": "succeeded", "flaky": "failed", "after_flaky": "upstream_failed"},
-        fail="always",
-    ),
     Case(
         "a pipe fails and its dependents go on",
         {"land": "succeeded", "clean": "succeeded", "flaky": "failed", "after_flaky": "succeeded"},
@@ -80,7 +74,7 @@ CASES = [
     Case("a pipe is tried again", dict.fromkeys(FOUR, "succeeded"), RunOptions(pipes=TRIED_TWICE), "once"),
     Case(
         "all ends with the first failure",
-        {"land": "succeeded", "clean": "succeeded", "flaky": "failed", "after_flaky": "not_started"},
+        {"land": "succeeded", "clean": "succeeded", "flaky": "failed", "after_flaky": "upstream_failed"},
         RunOptions(error_strategy="fail_fast", barrier=True),
         fail="always",
     ),
@@ -204,14 +198,14 @@ def test_what_cannot_be_planned_is_said_by_both(side: str, request: pytest.Fixtu
         list(held.engine.run(RunRequest("unknown", ("no_such_pipe",))))
 
 
-def pid(warm: Side) -> int:
+def pid() -> int:
     answers = [ask(place, {"ask": "status"}) for place in places(Path(os.environ[FOLDER_VARIABLE]))]
-    mine = [answer["status"] for answer in answers if answer and answer["status"]["project"] == "app"]
-    return int(mine[0]["pid"])
+    [mine] = [answer["status"] for answer in answers if answer]
+    return int(mine["pid"])
 
 
 def test_runs_do_not_see_each_other(warm: Side) -> None:
-    before = pid(warm)
+    before = pid()
     for pipe in ("plant", "look"):
         events = list(warm.engine.run(RunRequest(pipe, ("land", pipe))))
         assert {event.result.status.value for event in events if isinstance(event, PipeFinished)} == {
@@ -225,7 +219,7 @@ def test_runs_do_not_see_each_other(warm: Side) -> None:
     heard = (warm.app / "data" / "heard.txt").read_text()
     list(warm.engine.run(RunRequest("after", ("land", "look"))))
     assert (warm.app / "data" / "heard.txt").read_text() == heard
-    assert pid(warm) == before
+    assert pid() == before
 
 
 def test_two_runs_at_once_wait_for_each_other(warm: Side) -> None:
@@ -248,23 +242,25 @@ def test_two_runs_at_once_wait_for_each_other(warm: Side) -> None:
 def test_through_dagster(warm: Side) -> None:
     project = KindlingProject(warm.app)
 
-    @kindling_assets(project=project, select="silver.orders,bronze.orders")
+    @kindling_assets(project=project, select=["silver.orders", "bronze.orders"])
     def shop(context: Any, kindling: KindlingResource) -> Iterator[Any]:
         yield from kindling.run(context=context).stream()
 
     resource = KindlingResource(spark={"spark_config": CONF}, engine=WarmEngine(idle_minutes=15))
-    before = pid(warm)
+    before = pid()
     with DagsterInstance.ephemeral() as instance:
         result = materialize([shop], resources={"kindling": resource}, instance=instance)
         assert len(result.get_asset_materialization_events()) == 2
-    assert pid(warm) == before
+    assert pid() == before
 
 
 def test_through_pipes_on_a_driver_of_its_own(warm: Side) -> None:
     """What a warm process writes and tells, a driver under spark-submit writes and tells, too."""
     project = KindlingProject(warm.app)
 
-    @kindling_assets(project=project, select="silver.orders,bronze.orders,silver.flaky,silver.after_flaky")
+    @kindling_assets(
+        project=project, select=["bronze.orders", "silver.orders", "silver.flaky", "silver.after_flaky"]
+    )
     def shop(context: Any, kindling: KindlingResource) -> Iterator[Any]:
         yield from kindling.run(context=context).stream()
 
@@ -285,7 +281,7 @@ def test_through_pipes_on_a_driver_of_its_own(warm: Side) -> None:
 
 def test_killed_it_fails_clearly_and_the_next_run_starts_another(warm: Side) -> None:
     (warm.app / "data" / "fail").write_text("hang")
-    before = pid(warm)
+    before = pid()
     children = psutil.Process(before).children(recursive=True)
     events = warm.engine.run(RunRequest("killed", FOUR))
     for event in events:
@@ -297,4 +293,4 @@ def test_killed_it_fails_clearly_and_the_next_run_starts_another(warm: Side) -> 
     psutil.wait_procs(children, timeout=30)
     after = warm.run(Case("after a killed one", dict.fromkeys(FOUR, "succeeded")))
     assert {event.result.status.value for event in after if isinstance(event, PipeFinished)} == {"succeeded"}
-    assert pid(warm) != before
+    assert pid() != before
