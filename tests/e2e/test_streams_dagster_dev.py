@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from driver import DagsterDev, wait_for
+from driver import CODE_SERVER, DagsterDev, wait_for
 
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.streaming.client import StreamsClient
@@ -158,6 +158,20 @@ def test_the_asset_shows_its_stream(streams: Streams) -> None:
     assert check["executionForLatestMaterialization"]["evaluation"]["success"]
     shown_of_it = {"kindling/state", "kindling/batch_id", "kindling/host_run", "kindling/restarts"}
     assert any(shown_of_it <= labels for labels in labels_of(found))
+
+
+def test_a_reload_and_a_killed_code_server_leave_the_host_alone(streams: Streams) -> None:
+    before = streams.host
+    streams.add(20)
+    streams.dev.reload()
+    streams.dev.kill(*CODE_SERVER)
+    streams.add(20)
+    wait_for("all rows are there", lambda: streams.exact, 60)
+    wait_for("another code server", lambda: streams.dev.find("code-server start"), 60)
+    wait_for("the code location is loaded again", streams.dev.location, 60)
+    streams.add(20)
+    wait_for("all rows are there", lambda: streams.exact, 60)
+    assert (streams.host.token, streams.up) == (before.token, True)
 
 
 def test_a_killed_host_comes_back_and_no_row_is_lost_or_doubled(streams: Streams) -> None:
