@@ -105,7 +105,13 @@ assert (restarts["a name changed"], restarts["a column more"]) == (False, True)
 # %%
 figure, axis = plt.subplots(figsize=(8, 3), layout="constrained")
 kinds = {None: 0.0, "data": 0.5, "schema": 1.0, "replaced": 1.0}
-axis.imshow([[kinds[change] for change in row] for row in seen.values()], cmap="Blues", vmin=0, vmax=1.3)
+axis.imshow(
+    [[kinds[change] for change in row] for row in seen.values()],
+    cmap="Blues",
+    vmin=0,
+    vmax=1.6,
+    aspect="auto",
+)
 for row, (title, changes) in enumerate(seen.items()):
     for column, change in enumerate(changes):
         axis.text(column, row, change or "–", ha="center", va="center")
