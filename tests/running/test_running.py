@@ -28,6 +28,7 @@ from kindling_dagster import (
     build_kindling_definitions,
     kindling_assets,
 )
+from kindling_dagster.ingestion.batches import Batches
 from kindling_dagster.signals.reading import read_step_records
 from kindling_dagster.spark import build_session
 
@@ -323,6 +324,35 @@ def test_a_run_of_some_partitions_reads_and_replaces_these_alone(
     assert (told["partitions"], told["columns"]) == (["pen"], {"silver.orders": "item"})
     key = AssetKey(["gold", "by_item"])
     assert instance.get_materialized_partitions(key) == {"ink", "pen"}
+
+
+def test_landed_files_are_ingested_exactly_once_also_when_a_run_ends_before_it_is_recorded(
+    app: Path, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = app / "settings.yaml"
+    paths = "  dagster:\n    ingestion: {landing: data/landing, archive: data/taken, settle: 0}\n"
+    settings.write_text(settings.read_text().replace("kindling:\n", f"kindling:\n{paths}", 1))
+    (app / "data/landing").mkdir()
+    job = build_kindling_definitions(KindlingProject(app), checks=False).resolve_job_def("shop_ingest")
+
+    def ingest(name: str, text: str) -> ExecuteInProcessResult:
+        (app / "data/landing" / name).write_text(f"note\n{text}\n")
+        return job.execute_in_process(instance=instance, raise_on_error=False)
+
+    def notes() -> list[str]:
+        table = DeltaTable(str(app / "data/lake/dropped/notes")).to_pyarrow_table()
+        return sorted(table["note"].to_pylist())
+
+    first = ingest("notes_1.csv", "one")
+    assert first.success
+    assert materialized(first)["dropped/notes"]["dagster/row_count"] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "finish", lambda *_: 1 / 0)  # after the commit, before the record
+        assert not ingest("notes_2.csv", "two").success
+    assert notes() == ["one", "two"]
+    assert ingest("notes_3.csv", "three").success
+    assert notes() == ["one", "three", "two"]
+    assert not list((app / "data/landing").iterdir())
 
 
 def test_a_secret_location_is_resolved_where_it_is_used(

@@ -43,3 +43,4 @@ table(
     },
 )  # fmt: skip
 table("ref.items", TOTALS, ("item",), scd__type="2")
+table("dropped.notes", None, ())
