@@ -82,7 +82,7 @@ def test_the_core_is_free_of_dagster() -> None:
     core = [f"kindling_dagster.{name}" for name in modules() if name not in FACES_DAGSTER]
     code = (
         f"import importlib, sys\nfor name in {core!r}: importlib.import_module(name)\n"
-        "print(sorted({m.split('.')[0] for m in sys.modules if m.split('.')[0].startswith('dagster')} - {{'dagster_pipes'}}))"
+        "print(sorted({m.split('.')[0] for m in sys.modules if m.split('.')[0].startswith('dagster')} - {'dagster_pipes'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
