@@ -1,9 +1,10 @@
-"""For all tests: JVMs that warm up quickly."""
+"""For all tests: JVMs that warm up quickly; those marked ``faults`` run only when they are asked for."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Tests run little on each JVM, so its optimising compiler costs more time than it saves: measured on
@@ -13,3 +14,13 @@ os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSeri
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the heavier ones out of the default run, and of ``-m spark``."""
+    if "faults" in (config.getoption("markexpr") or ""):
+        return
+    left_out = [item for item in items if item.get_closest_marker("faults")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
