@@ -39,7 +39,7 @@ SCRIPT = "Kindling's run_datapipes_dag"
 class WarmResource(KindlingResource):
     """Ours, with an engine that outlives the run: both sides find the session and the app up."""
 
-    def engine(self, project: KindlingProject) -> Engine:  # noqa: ARG002
+    def engine_for(self, project: KindlingProject, context: Any) -> Engine:  # noqa: ARG002
         """The benchmark's engine."""
         assert Stage.engine is not None
         return Stage.engine

@@ -123,6 +123,8 @@ class DagsterDev:
         entries = data["workspaceOrError"]["locationEntries"]
         if not entries or entries[0]["loadStatus"] != "LOADED":
             return None
+        if "DagsterUserCodeUnreachableError" in entries[0]["locationOrLoadError"].get("message", ""):
+            return None  # its code server has just been killed, and the next one is not known yet
         if entries[0]["locationOrLoadError"]["__typename"] != "RepositoryLocation":
             raise AssertionError(entries[0]["locationOrLoadError"])
         return str(entries[0]["name"])

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -17,7 +19,7 @@ from unittest.mock import ANY
 import psutil
 import pytest
 from app_forms import manifest_cache  # noqa: F401  # a fixture
-from dagster import DagsterInstance, materialize
+from dagster import AssetExecutionContext, DagsterInstance, materialize
 
 from kindling_dagster import (
     KindlingProject,
@@ -106,14 +108,17 @@ def new_app(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("engines") / "own"))
+def surroundings() -> Iterator[None]:
+    # Not in pytest's own folder, whose path can be too long for a socket.
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setenv(FOLDER_VARIABLE, str(Path(folder) / "own"))
         # Kindling starts no app of which a secret is missing.
         patch.setenv("SHOP_SECRET_PATH", "hidden")
         yield
         for place in places(Path(os.environ[FOLDER_VARIABLE])):
             ask(place, {"ask": "stop", "now": True})
+            while place.socket.exists():
+                time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +217,14 @@ def test_runs_do_not_see_each_other(warm: Side) -> None:
             "succeeded"
         }
     found = json.loads((warm.app / "data" / "found.json").read_text())
-    wanted = {"views": [], "cached": 0, "setting": "", "function": False, "database": "default", "group": ""}
+    wanted = {
+        "views": [],
+        "cached": 0,
+        "setting": "",
+        "function": False,
+        "database": "default",
+        "group": "Kindling pipe look",
+    }
     assert {name: found[name] for name in wanted} == wanted
     assert found["partitions"] != "7"
     # The subscriber heard its own run's commits and none of the next.
@@ -243,7 +255,7 @@ def test_through_dagster(warm: Side) -> None:
     project = KindlingProject(warm.app)
 
     @kindling_assets(project=project, select=["silver.orders", "bronze.orders"])
-    def shop(context: Any, kindling: KindlingResource) -> Iterator[Any]:
+    def shop(context: AssetExecutionContext, kindling: KindlingResource) -> Iterator[Any]:
         yield from kindling.run(context=context).stream()
 
     resource = KindlingResource(spark={"spark_config": CONF}, engine=WarmEngine(idle_minutes=15))
@@ -261,7 +273,7 @@ def test_through_pipes_on_a_driver_of_its_own(warm: Side) -> None:
     @kindling_assets(
         project=project, select=["bronze.orders", "silver.orders", "silver.flaky", "silver.after_flaky"]
     )
-    def shop(context: Any, kindling: KindlingResource) -> Iterator[Any]:
+    def shop(context: AssetExecutionContext, kindling: KindlingResource) -> Iterator[Any]:
         yield from kindling.run(context=context).stream()
 
     def entries(engine: Any) -> tuple[bool, dict[str, list[str]]]:

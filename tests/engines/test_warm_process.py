@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,13 +37,16 @@ def wait_for(what: Callable[[], object], seconds: float = 30) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = tmp_path / "engines"
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    # Not in pytest's own folder, whose path can be too long for a socket.
+    base = tempfile.mkdtemp()
+    path = Path(base) / "engines"
     monkeypatch.setenv(FOLDER_VARIABLE, str(path))
     yield path
     for found in [WarmPlace(path, file.stem) for file in path.glob("*.sock")]:
         ask(found, {"ask": "stop", "now": True})
         wait_for(lambda found=found: not found.socket.exists())
+    shutil.rmtree(base)
 
 
 @pytest.fixture
@@ -157,6 +161,12 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path, monkeypatch: 
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "link"))
     with pytest.raises(RunError):
+        warm_folder()
+
+
+def test_a_folder_too_deep_for_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / ("deep" * 30)))
+    with pytest.raises(RunError, match="shorter"):
         warm_folder()
 
 

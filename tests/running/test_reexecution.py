@@ -107,7 +107,7 @@ def ten_pipes(app: str, retries: int) -> JobDefinition:
     """The job that a run makes anew from its name and arguments."""
 
     class Resource(KindlingResource):
-        def engine(self, project: KindlingProject) -> Any:
+        def engine_for(self, project: KindlingProject, context: Any) -> Any:
             return PlayedEngine(Path(app))
 
     policy = RetryPolicy(max_retries=retries) if retries else None

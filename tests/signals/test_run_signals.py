@@ -54,7 +54,7 @@ def run_app(send: Send, folder: Path, bridge: SignalBridge | None = None) -> Any
     APP.write(folder / "manifest.json")
 
     class Resource(KindlingResource):
-        def engine(self, project: KindlingProject) -> Any:
+        def engine_for(self, project: KindlingProject, context: Any) -> Any:
             return Engine(send)
 
     @kindling_assets(project=KindlingProject(manifest=folder / "manifest.json"))

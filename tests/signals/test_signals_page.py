@@ -49,7 +49,7 @@ def test_the_rules_of_the_page(page: dict[str, Any]) -> None:
             provider.create_signal(name).send(None, entity_id="silver.orders", duration_seconds=90.0)
 
     class Resource(KindlingResource):
-        def engine(self, project: KindlingProject) -> Any:
+        def engine_for(self, project: KindlingProject, context: Any) -> Any:
             return Engine(send)
 
     instance = DagsterInstance.ephemeral()

@@ -24,6 +24,8 @@ IDLE_SECONDS = 900.0
 """How long a warm process outlives its last run."""
 
 _PACKAGES = ("kindling-dagster", "spark-kindling", "pyspark")
+# A socket's address has 107 bytes (sun_path, unix(7)), of which its name in the folder takes 31.
+_LONGEST_FOLDER = 107 - 31
 _OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -132,6 +134,11 @@ def warm_folder() -> Path:
     stated = os.environ.get(FOLDER_VARIABLE)
     base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     folder = Path(stated) if stated else Path(base) / f"kindling-dagster-{os.getuid()}"
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        raise RunError(
+            f"The folder {folder} of warm engines has too long a path for a Unix socket in it.",
+            f"Name a shorter one in {FOLDER_VARIABLE}.",
+        )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & _OPEN_TO_OTHERS:
