@@ -125,7 +125,7 @@ def test_what_spark_writes(sql: Callable[..., Any], tmp_path: Path) -> None:
 def test_entities_are_read_alike_with_spark_and_without(sql: Callable[..., Any], tmp_path: Path) -> None:
     table = f"delta.`{tmp_path / 'lake/ref/planes'}`"
     sql(f"CREATE TABLE {table} (id bigint, `the maker` string) USING delta TBLPROPERTIES ({PROPERTIES})")
-    sql(f"INSERT INTO {table} SELECT /*+ COALESCE(1) */ id, concat('it''s ', id) FROM range(4)")
+    sql(f'INSERT INTO {table} SELECT /*+ COALESCE(1) */ id, concat("it\'s ", id) FROM range(4)')
     sql(f"DELETE FROM {table} WHERE id = 1")  # by a deletion vector
     manifest(entities=(entity("ref.planes"),)).write(tmp_path / "manifest.json")
     project = KindlingProject(manifest=tmp_path / "manifest.json", working_dir=tmp_path)
