@@ -30,6 +30,7 @@ _SMALL = {
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.ui.enabled": "false",
 }
+_WHOLE = frozenset({"byte", "short", "integer", "long"})
 _IN_SESSION = frozenset({"memory", "view", "current_view"})
 """Providers that keep nothing outside the session: they are left as they are."""
 
@@ -192,9 +193,10 @@ class PipeTester:
         plain = _plain(rows)
         if entity.schema is not None:
             _no_unknown_columns(entity_id, plain, entity.schema.names)
-            columns = entity.schema.names
+            types = {field.name: field.dataType.typeName() for field in entity.schema.fields}
             return self.spark.createDataFrame(
-                [tuple(row.get(column) for column in columns) for row in plain], entity.schema
+                [tuple(_fitting(row.get(name), kind) for name, kind in types.items()) for row in plain],
+                entity.schema,
             )
         if not plain:
             raise SelectionError(
@@ -299,6 +301,11 @@ def _plain(rows: Rows) -> list[dict[str, Any]]:
             "Wrap a single row in a list.",
         )
     return [dict(row) for row in rows]
+
+
+def _fitting(value: Any, kind: str) -> Any:
+    """The value as Spark takes it; pandas makes floats of whole numbers where one is missing."""
+    return int(value) if kind in _WHOLE and isinstance(value, float) and value.is_integer() else value
 
 
 def _no_unknown_columns(entity_id: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:

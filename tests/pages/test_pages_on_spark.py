@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ pytestmark = pytest.mark.spark
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
-APP = ROOT / "tests" / "running" / "app"
 ORDERS = [
     {"id": 1, "item": "pen", "amount": 10},
     {"id": 2, "item": "ink", "amount": 20},
@@ -41,11 +41,11 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kindling_dagster.project.run_recorder", quick_recorder)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.setenv("SHOP_SECRET_PATH", "nowhere")
-    monkeypatch.chdir(ROOT)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
     # Set it to docs/images to make the pictures of the pages anew.
     images = Path(os.environ.get("KINDLING_DAGSTER_IMAGES") or tmp_path)
     monkeypatch.setenv("KINDLING_DAGSTER_IMAGES", str(images))
@@ -54,18 +54,27 @@ def test_a_notebook_runs(notebook: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def app(spark: Any) -> Iterator[PipeTester]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The app, which notes in its folder which pipes were called."""
+    copied = tmp_path_factory.mktemp("pages") / "app"
+    shutil.copytree(ROOT / "tests" / "running" / "app", copied)
+    (copied / "data").mkdir()
+    return copied
+
+
+@pytest.fixture(scope="module")
+def app(folder: Path, spark: Any) -> Iterator[PipeTester]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kindling_dagster.project.run_recorder", quick_recorder)
         patch.setenv("SHOP_SECRET_PATH", "nowhere")
-        with PipeTester(APP) as started:
+        with PipeTester(folder) as started:
             yield started
 
 
-def test_the_tests_of_the_page_pass(tmp_path: Path, spark: Any) -> None:
+def test_the_tests_of_the_page_pass(tmp_path: Path, folder: Path, spark: Any) -> None:
     """The page's first block as a test file, in a run of pytest within this one: it shares the session."""
     (tmp_path / "path" / "to").mkdir(parents=True)
-    (tmp_path / "path" / "to" / "app").symlink_to(APP)
+    (tmp_path / "path" / "to" / "app").symlink_to(folder)
     file = tmp_path / "test_page_on_pipes.py"
     file.write_text(blocks_of(ROOT / "docs" / "testing.md")[0].text)
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "--rootdir", str(tmp_path)]
