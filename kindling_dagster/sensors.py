@@ -11,6 +11,7 @@ from typing import Any
 
 from dagster import (
     AssetKey,
+    AssetMaterialization,
     BetaWarning,
     DagsterInstance,
     DagsterRunStatus,
@@ -314,7 +315,9 @@ class _Tick:
                 self.errors.append(f"reporting on {stream_id}: {type(error).__name__}")
                 self.context.log.exception(f"Reporting on {stream_id} failed")
         first = ReportRecord.from_data(records.get(streams[0]))
-        told, record = health_reports(key, [snapshot.view(id_) for id_ in streams], first, self.reporting)
+        beat = any(isinstance(event, AssetMaterialization) for event in events)
+        views = [snapshot.view(id_) for id_ in streams]
+        told, record = health_reports(key, views, first, self.reporting, materialized=beat)
         records[streams[0]] = record.to_data()
         return [*events, *told]
 

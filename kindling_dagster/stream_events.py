@@ -208,13 +208,20 @@ def _heartbeat(
 
 
 def health_reports(
-    key: AssetKey, views: Sequence[StreamView], record: ReportRecord, policy: ReportingPolicy
+    key: AssetKey,
+    views: Sequence[StreamView],
+    record: ReportRecord,
+    policy: ReportingPolicy,
+    materialized: bool = False,
 ) -> tuple[list[StreamEvent], ReportRecord]:
-    """The check of one asset, if it is due: its outcome changed, or it was last evaluated long ago."""
+    """The check of one asset, if it is due: its outcome changed, or it was last evaluated long ago.
+
+    It is due too when the asset has just been ``materialized``: Dagster shows the check of the latest one.
+    """
     view, verdict = worst(views)
     outcome = f"{verdict.ok}|{verdict.severity}|{view.state}"
     waited = view.now - record.checked_at
     asked = any(item.desired is not None for item in views)
-    if not asked or (outcome == record.check and waited < policy.check_every):
+    if not asked or (outcome == record.check and waited < policy.check_every and not materialized):
         return [], record
     return [health_evaluation(key, views)], replace(record, check=outcome, checked_at=view.now)

@@ -154,7 +154,7 @@ def test_the_asset_shows_its_stream(streams: Streams) -> None:
         [check] = [check for check in checks if check["name"] == "stream_health"]
         return check["executionForLatestMaterialization"]
 
-    found = wait_for("observation, heartbeat and check", told, 60)
+    found = wait_for("observation, heartbeat and check", told, 120)  # heartbeats come each minute
     assert sum(beats(found)) == 100
     assert health(found)["evaluation"]["success"]
     shown_of_it = {"kindling/state", "kindling/batch_id", "kindling/host_run", "kindling/restarts"}

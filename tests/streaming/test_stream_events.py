@@ -150,3 +150,11 @@ def test_what_nobody_has_reported_is_left_out() -> None:
     assert "kindling/backlog_bytes" not in told
     assert told["kindling/batch_id"] == 0
     assert set(stream_metadata(StreamView("s"))) == {"kindling/stream", "kindling/state", "kindling/wanted"}
+
+
+def test_a_heartbeat_brings_the_check_along() -> None:
+    """Dagster shows the check of the latest materialization, and an earlier one not at all."""
+    good = Story().view()
+    _, record = health_reports(KEY, [good], ReportRecord(), POLICY)
+    assert health_reports(KEY, [good], record, POLICY)[0] == []
+    assert len(health_reports(KEY, [good], record, POLICY, materialized=True)[0]) == 1
