@@ -151,16 +151,15 @@ def test_what_runs_write_changes_no_key(project: KindlingProject) -> None:
     assert WarmSpec.of(KindlingProject(project.app_path), {}, {}).key == before
 
 
-def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "open"
+def test_a_folder_that_others_may_enter_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     folder.chmod(0o755)
-    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
     with pytest.raises(RunError, match="chmod 700"):
         warm_folder()
-    (tmp_path / "link").symlink_to(folder)
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "link"))
-    with pytest.raises(RunError):
+    folder.chmod(0o700)
+    (folder.parent / "link").symlink_to(folder)
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder.parent / "link"))
+    with pytest.raises(RunError, match="chmod 700"):
         warm_folder()
 
 
