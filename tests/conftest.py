@@ -1,4 +1,4 @@
-"""For all tests: JVMs that warm up quickly; those marked ``faults`` run only when they are asked for."""
+"""For all tests: JVMs that warm up quickly; those marked ``faults`` or ``browser`` run only when asked for."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ settings.load_profile("shared machine")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the heavier ones out of the default run, and of ``-m spark``."""
-    if "faults" in (config.getoption("markexpr") or ""):
-        return
-    left_out = [item for item in items if item.get_closest_marker("faults")]
+    asked = config.getoption("markexpr") or ""
+    heavy = [marker for marker in ("faults", "browser") if marker not in asked]
+    left_out = [item for item in items if any(map(item.get_closest_marker, heavy))]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
