@@ -183,7 +183,8 @@ class TestListener:
         with pytest.raises(error, match="listener"):
             executor.execute_plan({"long": (), "short": (), "later": ("short",)}, run)
         assert set(ended) == {"long", "short"}
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("pipe ")]
+        mine = {"pipe long", "pipe short", "pipe later"}
+        assert not mine & {thread.name for thread in threading.enumerate()}
 
 
 def test_pipes_see_the_callers_context_variables_and_cannot_change_them():
