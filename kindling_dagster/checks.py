@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dagster import AssetCheckResult, AssetChecksDefinition, AssetKey, multi_asset_check
+from dagster import AssetChecksDefinition, AssetKey, multi_asset_check
 
 from kindling_dagster.assets import KindlingAssetGraph, app_name
 from kindling_dagster.collector import collector_paused
@@ -12,6 +12,7 @@ from kindling_dagster.project import KindlingProject
 from kindling_dagster.signals.bridge_stream_rules import HEALTH_CHECK
 from kindling_dagster.stream_assets import STREAMS_RESOURCE
 from kindling_dagster.stream_events import health_evaluation
+from kindling_dagster.table_checks.events import result_of
 from kindling_dagster.translator import CheckData, DagsterKindlingTranslator
 
 _DESCRIPTION = (
@@ -64,15 +65,7 @@ def stream_checks_of(
         snapshot = client.snapshot()
         for check in sorted(context.selected_asset_check_keys):
             views = [snapshot.view(stream_id) for stream_id in streams[check.asset_key]]
-            found = health_evaluation(check.asset_key, views)
-            yield AssetCheckResult(
-                passed=found.passed,
-                asset_key=found.asset_key,
-                check_name=check.name,
-                severity=found.severity,
-                description=found.description,
-                metadata=found.metadata,
-            )
+            yield result_of(health_evaluation(check.asset_key, views))
 
     return (stream_health,)
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from kindling_dagster.errors import RunError
 from kindling_dagster.manifest import Manifest
+from kindling_dagster.narrowing import narrowed_reads
 from kindling_dagster.reading import Condition
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 WINDOW_TAG = "dagster/window"
 """The tag that holds a window, as JSON."""
-
-_AFTER_READ: Final = "read.after_read"
 
 
 @dataclass(frozen=True)
@@ -147,12 +146,8 @@ class WindowedReads:
         if not self._windows:
             yield
             return
-        signal = self._signals.create_signal(_AFTER_READ)
-        signal.connect(self._after_read, weak=False)
-        try:
+        with narrowed_reads(self._signals, self._after_read):
             yield
-        finally:
-            signal.disconnect(self._after_read)
 
     def _after_read(self, sender: Any, **payload: Any) -> DataFrame | None:  # noqa: ARG002
         pipe = self._manifest.pipes_by_id.get(str(payload.get("pipe_id")))

@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Protocol
 from kindling.signaling import SignalProvider
 
 from kindling_dagster.manifest import Manifest
+from kindling_dagster.narrowing import AFTER_READ
 from kindling_dagster.signals.dispatch import SignalDispatcher
 from kindling_dagster.signals.emitter import AsyncSignalEmitter
 from kindling_dagster.signals.payloads import CachePayload
 from kindling_dagster.signals.settings import SignalSettings
 
 DEFAULT_LEVEL = "MEMORY_AND_DISK"
-AFTER_READ = "read.after_read"
 
 
 class PlannedPipes(Protocol):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from kindling_dagster.errors import LineageError
 from kindling_dagster.lineage.columns import lineage_column
 from kindling_dagster.lineage.settings import lineage_pipes
 from kindling_dagster.manifest import Manifest
+from kindling_dagster.narrowing import narrowed_reads
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-_AFTER_READ: Final = "read.after_read"
 
 
 def check_reprocess(manifest: Manifest, versions: Mapping[str, str]) -> None:
@@ -72,12 +71,8 @@ class Reprocessing:
         if not self._versions:
             yield
             return
-        signal = self._signals.create_signal(_AFTER_READ)
-        signal.connect(self._after_read, weak=False)
-        try:
+        with narrowed_reads(self._signals, self._after_read):
             yield
-        finally:
-            signal.disconnect(self._after_read)
 
     def _after_read(self, sender: Any, **payload: Any) -> DataFrame | None:  # noqa: ARG002
         pipe_id = str(payload.get("pipe_id"))

@@ -50,8 +50,8 @@ def step_evaluations(key: AssetKey, result: PipeResult) -> Iterator[AssetCheckEv
         )
 
 
-def again(evaluation: AssetCheckEvaluation) -> AssetCheckResult:
-    """What the step that wrote the asset found, as the result of the check's own step in the same run."""
+def result_of(evaluation: AssetCheckEvaluation) -> AssetCheckResult:
+    """An evaluation, as what a check's own step gives."""
     return AssetCheckResult(
         asset_key=evaluation.asset_key,
         check_name=evaluation.check_name,

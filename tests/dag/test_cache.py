@@ -9,9 +9,10 @@ from deltalake import DeltaTable
 from kindling.signaling import BlinkerSignalProvider, SignalEmitter
 from mill_runs import GRAIN, started_mill
 
-from kindling_dagster.dag.cache import AFTER_READ, CacheRecommendation, EntityCache, recommend
+from kindling_dagster.dag.cache import CacheRecommendation, EntityCache, recommend
 from kindling_dagster.engines.base import PipeOptions, RunOptions, RunRequest, SignalSeen
 from kindling_dagster.engines.pipe_run import PipeRunner
+from kindling_dagster.narrowing import AFTER_READ
 from kindling_dagster.signals.payloads import decode
 
 GRAIN_READERS = ("a", "b", "c", "after")
