@@ -133,6 +133,13 @@ def test_secret_keys(key: str) -> None:
     assert plain({key: None}) == {key: None}
 
 
+def test_seconds_are_shown_under_any_key() -> None:
+    assert plain({"bronze.token_usage": 1.5, "pin_token": 1234}) == {
+        "bronze.token_usage": 1.5,
+        "pin_token": MASK,
+    }
+
+
 @pytest.mark.parametrize(
     "key",
     [
