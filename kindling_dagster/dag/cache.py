@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from kindling.signaling import SignalProvider
 
+from kindling_dagster.dag.graph import PipeGraphBuilder
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.narrowing import AFTER_READ
 from kindling_dagster.signals.dispatch import SignalDispatcher
@@ -58,8 +59,8 @@ def recommend(
 ) -> list[CacheRecommendation]:
     """Entities that several pipes of a plan read and that are the same for all of them.
 
-    One that a pipe of the plan both reads and writes is left out: before and after are not the same.
-    So is one that a stream of the plan reads or writes: a cached frame is not read anew with each batch,
+    One that a pipe of the plan both reads and writes is left out: before and after are not the same. That
+    counts through current-row companions and SQL, too. So is one that a stream of the plan reads or writes: a cached frame is not read anew with each batch,
     and Spark would use it in the stream's own plan too. Memory entities are left out because they are
     frames of the session already.
 
@@ -69,27 +70,26 @@ def recommend(
         size_of: Bytes of an entity's table, None where not known.
     """
 
-    def base_of(entity_id: str) -> str:
-        entity = manifest.entities_by_id.get(entity_id)
-        return entity.companion_of if entity is not None and entity.companion_of else entity_id
-
+    graph = PipeGraphBuilder(manifest).build_graph(plan.pipe_ids, allow_cycles=True)
     readers: dict[str, list[str]] = {}
+    sources: dict[str, tuple[str, ...]] = {}
     changing: set[str] = set()
     streams = set(plan.streams)
     for pipe_id in plan.pipe_ids:
-        pipe = manifest.pipes_by_id[pipe_id]
+        node = graph.node(pipe_id)
+        sources.update(node.reads)
         if pipe_id in streams:
-            changing |= {pipe.output_entity_id, *map(base_of, pipe.input_entity_ids)}
+            changing |= {node.output, *node.sources}
         else:
-            changing |= {pipe.output_entity_id} & set(pipe.input_entity_ids)
-        for entity_id in dict.fromkeys(pipe.input_entity_ids):
+            changing |= {node.output} & set(node.sources)
+        for entity_id in node.reads:
             readers.setdefault(entity_id, []).append(pipe_id)
     recommended = []
     for entity_id, pipes in readers.items():
         entity = manifest.entities_by_id.get(entity_id)
         if (
             len(pipes) < 2
-            or base_of(entity_id) in changing
+            or not changing.isdisjoint(sources[entity_id])
             or (entity is not None and entity.provider == "memory")
         ):
             continue

@@ -52,6 +52,17 @@ def plan_of(*pipe_ids, streams=()):
             [entity("x.current", companion_of="x")],
             [("x.current", "a b")],
         ),
+        # Its pipe reads what it writes by the companion alone, or by SQL over it: whoever follows must read anew.
+        (
+            [pipe("a", "src x.current", "x"), pipe("b", "x.current", "y")],
+            [entity("x.current", companion_of="x")],
+            [],
+        ),
+        (
+            [pipe("a", "src v", "x"), pipe("b", "v src", "y")],
+            [entity("v", sql="SELECT * FROM x", sql_inputs=("x",))],
+            [("src", "a b")],
+        ),
     ],
 )  # fmt: skip
 def test_what_is_recommended(pipes, entities, expected):
