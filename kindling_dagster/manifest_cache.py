@@ -89,13 +89,21 @@ def app_fingerprint(
     if request.get("config_dir"):
         directories.append(Path(request["config_dir"]))
     for path in _files(directories, working_dir, suffixes):
-        content = path.read_bytes()
+        content = _content(path)
         digest.update(f"{path}\0".encode(errors="surrogatepass") + hashlib.sha256(content).digest())
         names |= _environment_read(content.decode("utf-8", errors="ignore"))
     # The request says which environment, and a run sets the variable to it.
     for name in sorted(names - {"KINDLING_ENV"}):
         digest.update(f"{name}={os.environ.get(name, chr(0))}\0".encode(errors="surrogatepass"))
     return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    """What stands in a file; nothing for one that may not be read or is gone by now: that is for loading to say."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _environment_read(text: str) -> set[str]:
@@ -115,19 +123,32 @@ def _files(directories: Iterable[Path], working_dir: Path, suffixes: tuple[str, 
             yield path
 
 
-def _walk(directory: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+def _walk(
+    directory: Path, suffixes: tuple[str, ...], above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[Path]:
     try:
+        state = directory.stat()
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except OSError:
         return
-    if any(entry.name in ("_delta_log", "pyvenv.cfg") for entry in entries):
+    here = (state.st_dev, state.st_ino)
+    # A link may lead back to a directory that it lies in.
+    if here in above or any(entry.name in ("_delta_log", "pyvenv.cfg") for entry in entries):
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=True):
             if entry.name not in _SKIPPED and not entry.name.startswith("."):
-                yield from _walk(Path(entry.path), suffixes)
-        elif entry.name.endswith(suffixes) and entry.stat().st_size <= _MAX_FILE_BYTES:
+                yield from _walk(Path(entry.path), suffixes, above | {here})
+        elif entry.name.endswith(suffixes) and _is_small_file(entry):
             yield Path(entry.path)
+
+
+def _is_small_file(entry: os.DirEntry[str]) -> bool:
+    """False too for a link that leads nowhere, as Emacs leaves beside a file that is being edited."""
+    try:
+        return entry.is_file() and entry.stat().st_size <= _MAX_FILE_BYTES
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

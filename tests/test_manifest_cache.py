@@ -37,6 +37,17 @@ def fingerprint(app: Path, **request: str) -> str:
     return app_fingerprint(locate_app(app), app, {"environment": "local", **request})
 
 
+def test_links_that_lead_nowhere_or_back_and_files_that_may_not_be_read_do_no_harm(app: Path) -> None:
+    before = fingerprint(app)
+    (app / ".#app.py").symlink_to("me@here.4711:1700000000")  # Emacs, while app.py is edited
+    for name in ("one", "two"):
+        (app / name).symlink_to(app)
+    assert fingerprint(app) == before
+    (app / "shut.py").write_text("A = 1")
+    (app / "shut.py").chmod(0)
+    assert fingerprint(app) != before
+
+
 @pytest.mark.parametrize(
     ("file", "counts"),
     [
