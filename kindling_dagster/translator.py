@@ -40,6 +40,7 @@ warnings.filterwarnings("ignore", category=BetaWarning, module=__name__)
 ENTITY_METADATA = "kindling/entity"
 PIPES_METADATA = "kindling/pipes"
 
+_KEY_CHARACTER = re.compile(r"[^A-Za-z0-9_.\-]")
 _SECRET = re.compile(r"^@secret[:\s]")
 _TAG_PART = re.compile(r"[^A-Za-z0-9_.\-]")
 # Tags that configure a provider: paths, connection strings, formats. They belong to the location.
@@ -123,8 +124,8 @@ class DagsterKindlingTranslator:
         self.settings = settings or TranslatorSettings()
 
     def get_asset_key(self, data: AssetData) -> AssetKey:
-        """The asset's key: the entity id split on dots."""
-        return AssetKey(data.entity.id.split("."))
+        """The asset's key: the entity id split on dots, with ``_`` for what Dagster takes in no name of an output."""
+        return AssetKey(_KEY_CHARACTER.sub("_", data.entity.id).split("."))
 
     def get_asset_spec(self, data: AssetData) -> AssetSpec:
         """The asset's spec; its dependencies are those of ``get_deps``.
@@ -203,7 +204,7 @@ class DagsterKindlingTranslator:
         layer = data.entity.layer
         if not data.pipes and self.settings.external_group:
             layer = self.settings.external_group
-        return re.sub(r"\W", "_", layer) or "default"
+        return re.sub(r"\W", "_", layer, flags=re.ASCII) or "default"
 
     def _kinds(self, data: AssetData) -> set[str]:
         kinds = {"kindling", re.sub(r"[^A-Za-z0-9_]", "_", data.entity.provider)}
@@ -300,7 +301,7 @@ def _valid_tag(key: str, text: str) -> tuple[str, str] | None:
 
 
 def _valid_owner(owner: str) -> str:
-    if re.fullmatch(r"[\w.+-]+@[\w-]+(\.[\w-]+)*\.[A-Za-z]{2,}", owner):
+    if re.fullmatch(r"[\w.+-]+@[\w-]+(\.[\w-]+)*\.[A-Za-z]{2,}", owner, re.ASCII):
         return owner
     return "team:" + re.sub(r"\W", "_", owner.removeprefix("team:"))
 

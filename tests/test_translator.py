@@ -32,6 +32,8 @@ def spec_of(entity_spec: EntitySpec, *pipes: PipeSpec, **settings: object) -> As
 
 def test_key_is_the_entity_id_split_on_dots() -> None:
     assert spec_of(entity("silver.orders")).key == AssetKey(["silver", "orders"])
+    # Kindling takes any name, Dagster's outputs only those of ASCII.
+    assert spec_of(entity("silver.größe in-m")).key == AssetKey(["silver", "gr__e_in-m"])
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,7 @@ def test_key_is_the_entity_id_split_on_dots() -> None:
         ("silver", {}, 1, "silver"),
         ("", {}, 1, "default"),
         ("land-ing", {}, 0, "land_ing"),
+        ("größe", {}, 1, "gr__e"),
         ("silver", {"external_group": "sources"}, 0, "sources"),
         ("silver", {"external_group": "sources"}, 1, "silver"),
     ],
@@ -70,6 +73,7 @@ def test_kinds(provider: str, kind: str | None, kinds: set[str]) -> None:
         ("data-eng, ops@acme.org", ["team:data_eng", "ops@acme.org"]),
         ("team:core", ["team:core"]),
         ("not@anaddress", ["team:not_anaddress"]),
+        ("jörg@acme.org", ["team:jörg_acme_org"]),
         ("", []),
     ],
 )
