@@ -14,7 +14,7 @@ from kindling_dagster.errors import RunError
 from kindling_dagster.frames import SPARK, frame_kinds, kind_of, make_frame
 from kindling_dagster.locations import table_location
 from kindling_dagster.manifest import EntitySpec
-from kindling_dagster.partitions import COLUMN_METADATA, window_of
+from kindling_dagster.partitions import COLUMN_METADATA, windows_over
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.reading import EntityReader, ReadRequest, heed_current, kind_of_type
 from kindling_dagster.resources import KindlingResource
@@ -88,19 +88,19 @@ class KindlingIOManager(ConfigurableIOManager):
             return self._spark_frame(entity, request, partition)
         reader = EntityReader(entity, self._project().working_dir, self.kindling.storage_options)
         if partition is not None:
-            column, window = partition
-            whole = reader.schema(replace(request, columns=(column,)))
-            request = request.also(*window.conditions(column, kind_of_type(whole.field(column).type)))
+            column, windows = partition
+            kind_there = kind_of_type(reader.schema(replace(request, columns=(column,))).field(column).type)
+            request = request.also(*(window.conditions(column, kind_there) for window in windows))
         return make_frame(kind, reader, request)
 
-    def _partition(self, context: InputContext) -> tuple[str, Window] | None:
-        """The column and window of the partitions that the input maps to; None when all of it is read."""
+    def _partition(self, context: InputContext) -> tuple[str, tuple[Window, ...]] | None:
+        """The column and windows of the partitions that the input maps to; None when all of it is read."""
         upstream = context.upstream_output
         said = (upstream.definition_metadata or {}) if upstream is not None else {}
         column = said.get(COLUMN_METADATA)
         if column is None or not context.has_asset_partitions:
             return None
-        return str(column), window_of(context.asset_partitions_def, context.asset_partition_keys)
+        return str(column), windows_over(context.asset_partitions_def, context.asset_partition_keys)
 
     def _project(self) -> KindlingProject:
         if self._opened is None:
@@ -126,7 +126,7 @@ class KindlingIOManager(ConfigurableIOManager):
         return self._project().manifest.entities_by_id.get(entity.companion_of, entity)
 
     def _spark_frame(
-        self, entity: EntitySpec, request: ReadRequest, partition: tuple[str, Window] | None
+        self, entity: EntitySpec, request: ReadRequest, partition: tuple[str, tuple[Window, ...]] | None
     ) -> Any:
         location = table_location(entity, self._project().working_dir)
         if entity.location.kind != "table" and (
@@ -149,11 +149,13 @@ class KindlingIOManager(ConfigurableIOManager):
                 frame = reader.load(location)
             asked = request
             if partition is not None:
-                column, window = partition
-                asked = asked.also(*window.conditions(column, frame.schema[column].dataType.typeName()))
+                column, windows = partition
+                kind = frame.schema[column].dataType.typeName()
+                asked = asked.also(*(window.conditions(column, kind) for window in windows))
             where = asked.where("spark")
             frame = frame.where(where) if where else frame
-            return frame.select(*(f"`{name}`" for name in request.columns)) if request.columns else frame
+            names = [name.replace("`", "``") for name in request.columns]
+            return frame.select(*(f"`{name}`" for name in names)) if names else frame
 
         return _off_main_thread(read)
 

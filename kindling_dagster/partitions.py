@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
@@ -250,6 +251,21 @@ def window_of(partitions: PartitionsDefinition[str], keys: Sequence[str]) -> Win
         first, last = (partitions.time_window_for_partition_key(key) for key in (keys[0], keys[-1]))
         return Window(start=first.start.isoformat(), end=last.end.isoformat(), timezone=partitions.timezone)
     return Window(keys=tuple(keys))
+
+
+def windows_over(partitions: PartitionsDefinition[str], keys: Sequence[str]) -> tuple[Window, ...]:
+    """The windows of any partitions, which need not follow one another; one that holds no row for none at all."""
+    if not keys or not isinstance(partitions, TimeWindowPartitionsDefinition):
+        return (Window(keys=tuple(keys)),)
+    spans: list[tuple[datetime, datetime]] = []
+    for start, end in sorted((w.start, w.end) for w in map(partitions.time_window_for_partition_key, keys)):
+        if spans and spans[-1][1] == start:
+            start, _ = spans.pop()
+        spans.append((start, end))
+    return tuple(
+        Window(start=start.isoformat(), end=end.isoformat(), timezone=partitions.timezone)
+        for start, end in spans
+    )
 
 
 def window_metadata(window: Window, keys: Sequence[str]) -> dict[str, MetadataValue[Any]]:

@@ -164,9 +164,10 @@ class ReadRequest:
         filters = _alternatives(said.get("filters") or (), where)
         return ReadRequest(tuple(columns), filters, bool(said.get("current")), version)
 
-    def also(self, *conditions: Condition) -> ReadRequest:
-        """The same, of which these conditions must be met too."""
-        return replace(self, filters=tuple((*met, *conditions) for met in self.filters or ((),)))
+    def also(self, *alternatives: Sequence[Condition]) -> ReadRequest:
+        """The same, of which all conditions of one of these alternatives must be met too."""
+        met = self.filters or ((),)
+        return replace(self, filters=tuple((*one, *other) for one in met for other in alternatives))
 
     def where(self, dialect: str = _ARROW_SQL) -> str:
         """The filters as a SQL condition; empty when there are none."""
@@ -285,7 +286,7 @@ def heed_current(entity: EntitySpec, request: ReadRequest) -> ReadRequest:
             f"{entity.id} keeps no history (SCD2), so all its rows are current.", "Leave current out."
         )
     flag = Condition(entity.tags.get("scd.current_col", "__is_current"), "=", True)
-    return replace(request.also(flag), current=False)
+    return replace(request.also((flag,)), current=False)
 
 
 def _why_not(entity: EntitySpec) -> str:

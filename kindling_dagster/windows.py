@@ -85,7 +85,7 @@ class Window:
                 f"The column {column} is of type {kind}, which tells no window of time.",
                 "Partition by a column of dates, timestamps, or texts that are ISO dates.",
             )
-        if kind in ("date", "string") and any(moment != _midnight(moment) for moment in (first, last)):
+        if kind in ("date", "string") and not all(map(_begins_a_day, (first, last))):
             raise RunError(
                 f"The window {self.start} to {self.end} is no whole days in {self.timezone}, and {column} holds days.",
                 "Partition by day, or by a column of timestamps.",
@@ -93,8 +93,10 @@ class Window:
         return (Condition(column, ">=", value(first)), Condition(column, "<", value(last)))
 
 
-def _midnight(moment: datetime) -> datetime:
-    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+def _begins_a_day(moment: datetime) -> bool:
+    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    # As instants: where clocks are put forward at midnight, a day begins at one o'clock.
+    return midnight.astimezone(timezone.utc) == moment.astimezone(timezone.utc)
 
 
 _MOMENTS: Mapping[str, Callable[[datetime], str | date | datetime]] = {

@@ -1,5 +1,6 @@
 """Assets of one's own that take entities as inputs, through Dagster; no Spark but where it is asked for."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from dagster import (
     DailyPartitionsDefinition,
     Definitions,
     MaterializeResult,
+    SpecificPartitionsPartitionMapping,
+    TimeWindowPartitionMapping,
     asset,
     build_output_context,
 )
@@ -121,6 +124,43 @@ def test_a_partitioned_asset_reads_the_whole_entity(project: KindlingProject) ->
         assert orders.num_rows == 3
 
     assert materialize(project, count, partition_key="2024-01-02").success
+
+
+@pytest.mark.parametrize(
+    ("mapping", "days"),
+    [
+        (None, ["2024-01-02"]),
+        (TimeWindowPartitionMapping(start_offset=-1), ["2024-01-01", "2024-01-02"]),
+        # Partitions that do not follow one another: those between them are not read.
+        (SpecificPartitionsPartitionMapping(["2024-01-03", "2024-01-01"]), ["2024-01-01", "2024-01-03"]),
+        # Before the first: there is none, and no row.
+        (TimeWindowPartitionMapping(-5, -5, allow_nonexistent_upstream_partitions=True), []),
+    ],
+)
+def test_of_a_partitioned_entity_the_partitions_are_read_that_the_input_maps_to(
+    tmp_path: Path, mapping: Any, days: list[str]
+) -> None:
+    tags = {
+        "dagster/partitions": "daily",
+        "dagster/partitions.start": "2024-01-01",
+        "dagster/partition_column": "day",
+    }
+    sales = entity("silver.sales", tags=tags, merge_columns=("day",))
+    manifest(pipe("clean", "bronze.sales", "silver.sales"), entities=(sales,)).write(
+        tmp_path / "manifest.json"
+    )
+    rows = [{"day": date(2024, 1, number)} for number in (1, 2, 3)]
+    write(tmp_path / "lake/silver/sales", rows, pa.schema([("day", pa.date32())]))
+
+    @asset(
+        ins={"sales": AssetIn(["silver", "sales"], partition_mapping=mapping)},
+        partitions_def=DailyPartitionsDefinition("2024-01-01"),
+    )
+    def found(sales: pa.Table) -> None:
+        assert [str(day) for day in sales["day"].to_pylist()] == days
+
+    project = KindlingProject(manifest=tmp_path / "manifest.json", working_dir=tmp_path)
+    assert materialize(project, found, partition_key="2024-01-02").success
 
 
 def test_inputs_that_cannot_be_read_fail_with_advice(project: KindlingProject) -> None:

@@ -32,7 +32,7 @@ from kindling_dagster import (
 from kindling_dagster.errors import DeclarationError, RunError
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.options import OptionLayer, resolve_options
-from kindling_dagster.partitions import StepPartitions, declared_partitions
+from kindling_dagster.partitions import StepPartitions, declared_partitions, window_of
 from kindling_dagster.windows import WINDOW_TAG, Window
 
 DAILY = {
@@ -257,6 +257,13 @@ UTC = timezone.utc
 def test_a_day_begins_where_its_time_zone_says(kind: str, first: Any, last: Any) -> None:
     conditions = BERLIN.conditions("at", kind)
     assert [(each.operator, each.value) for each in conditions] == [(">=", first), ("<", last)]
+
+
+def test_a_day_begins_at_one_where_clocks_go_forward_at_midnight() -> None:
+    days = DailyPartitionsDefinition("2024-09-01", timezone="America/Santiago")
+    for key, following in ("2024-09-07", "2024-09-08"), ("2024-09-08", "2024-09-09"):
+        conditions = window_of(days, [key]).conditions("at", "date")
+        assert [each.value.isoformat() for each in conditions] == [key, following]
 
 
 @pytest.mark.parametrize(

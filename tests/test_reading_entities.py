@@ -89,7 +89,7 @@ def test_no_text_ends_its_literal(value: str) -> None:
     from sqlglot import parse_one
 
     for dialect in ("postgres", "spark"):
-        made = ReadRequest().also(Condition("name", "=", value)).where(dialect)
+        made = ReadRequest().also([Condition("name", "=", value)]).where(dialect)
         assert parse_one(made, dialect=dialect).expression.this == value
 
 
