@@ -22,10 +22,12 @@ from dagster import (
 )
 
 from kindling_dagster.assets import KindlingAssetGraph, app_name
-from kindling_dagster.errors import KindlingDagsterError
+from kindling_dagster.engines.masking import secret_book
 from kindling_dagster.lineage.settings import lineage_pipes
 from kindling_dagster.project import KindlingProject
+from kindling_dagster.signals.plain import scrub_text
 from kindling_dagster.spark import session_is_up
+from kindling_dagster.table_checks.outcome import told_in_a_line
 from kindling_dagster.translator import CheckData, DagsterKindlingTranslator
 
 if TYPE_CHECKING:
@@ -82,14 +84,15 @@ def build_lineage_checks(
         for check in sorted(context.selected_asset_check_keys):
             try:
                 found = _audit(project, entity_of[check.asset_key], max_age, storage_options)
-            except KindlingDagsterError as error:
-                # One table that is not there must not hide what the others hold.
+            except Exception as error:
+                # One table that is not there, or cannot be read, must not hide what the others hold.
+                text = scrub_text(secret_book(project.manifest.secrets).mask(told_in_a_line(error)))
                 yield AssetCheckResult(
                     passed=False,
                     asset_key=check.asset_key,
                     check_name=check.name,
                     severity=AssetCheckSeverity.WARN,
-                    description=f"Could not be checked. {error}",
+                    description=f"Could not be checked. {text}",
                 )
                 continue
             lineage = found.lineage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Final
 from kindling_dagster.delta_log import local_path
 from kindling_dagster.engines.commits import PATIENCE
 from kindling_dagster.engines.masking import secret_book
-from kindling_dagster.errors import KindlingDagsterError, RunError
+from kindling_dagster.errors import RunError
 from kindling_dagster.locations import table_location
 from kindling_dagster.manifest import EntitySpec, Manifest
 from kindling_dagster.table_checks.declared import FRESHNESS, HISTORY, NOT_NULL, SCHEMA, UNIQUE, TableCheck
@@ -19,11 +18,10 @@ from kindling_dagster.table_checks.drift import check_schema
 from kindling_dagster.table_checks.freshness import check_freshness
 from kindling_dagster.table_checks.history import check_history
 from kindling_dagster.table_checks.keys import check_not_null, check_unique
-from kindling_dagster.table_checks.outcome import CheckOutcome
+from kindling_dagster.table_checks.outcome import CheckOutcome, told_in_a_line
 from kindling_dagster.table_checks.tables import DeltaFile, Table
 
 UNKNOWN: Final = "kindling/not_checked"
-_TEXT: Final = 600
 _RULES: Final[Mapping[str, Callable[[TableCheck, Table], CheckOutcome]]] = {
     NOT_NULL: check_not_null,
     UNIQUE: check_unique,
@@ -119,9 +117,7 @@ def evaluate(check: TableCheck, table: Table, command: str) -> CheckOutcome:
 
 def not_told(check: TableCheck, error: Exception) -> CheckOutcome:
     """The outcome of a check that could not be made."""
-    text = str(error) if isinstance(error, KindlingDagsterError) else f"{type(error).__name__}: {error}"
-    # deltalake's errors have colours and arrows over many lines.
-    line = " ".join(re.sub(r"\x1b\[\d+m|\u21b3", " ", text).split())[:_TEXT]
+    line = told_in_a_line(error)
     return CheckOutcome(
         check.name,
         passed=False,

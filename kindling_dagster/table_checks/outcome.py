@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
+
+from kindling_dagster.errors import KindlingDagsterError
+
+_TEXT: Final = 600
 
 
 @dataclass(frozen=True)
@@ -40,3 +45,10 @@ class CheckOutcome:
     def from_data(data: Mapping[str, Any]) -> CheckOutcome:
         """What ``to_data`` gave."""
         return CheckOutcome(**data)
+
+
+def told_in_a_line(error: Exception) -> str:
+    """Why a table could not be looked at, short and in one line."""
+    text = str(error) if isinstance(error, KindlingDagsterError) else f"{type(error).__name__}: {error}"
+    # deltalake's errors have colours and arrows over many lines.
+    return " ".join(re.sub(r"\x1b\[\d+m|\u21b3", " ", text).split())[:_TEXT]

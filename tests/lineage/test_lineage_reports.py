@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from kindling_dagster.errors import LineageError
 from kindling_dagster.lineage.auditor import LineageAuditor
 from kindling_dagster.lineage.reprocess import check_reprocess
 from kindling_dagster.lineage_checks import build_lineage_audit, build_lineage_checks
+from kindling_dagster.manifest import Location, SecretRef
 
 
 @pytest.fixture
@@ -159,10 +161,23 @@ def test_the_check_warns_of_old_rows(project: KindlingProject, share: float, pas
     assert found[AssetKey(["gold", "totals"])].passed
 
 
-def test_a_missing_table_hides_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("broken", "told"), [(False, "no Delta table"), (True, "DeltaError")])
+def test_a_table_that_is_missing_or_broken_hides_no_other_and_no_secret_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool, told: str
+) -> None:
     write(tmp_path / "totals", [("gold.total", "2.0", 5)], entity="gold.totals", layer="gold")
+    monkeypatch.setenv("ORDERS_PATH", str(tmp_path / "orders"))
+    if broken:
+        write(tmp_path / "orders", [("silver.clean", "1.0", 0)], entity="silver.orders")
+        (tmp_path / "orders/_delta_log/00000000000000000000.json").write_text("{not json")
     file = tmp_path / "manifest.json"
-    app_manifest(tmp_path).write(file)
+    app = app_manifest(tmp_path)
+    secret = Location("secret", "ORDERS_PATH")
+    replace(
+        app,
+        entities=tuple(replace(e, location=secret) if e.id == "silver.orders" else e for e in app.entities),
+        secrets=(SecretRef("ORDERS_PATH", "silver.orders.tags.provider.path"),),
+    ).write(file)
     checks = build_lineage_checks(KindlingProject(manifest=file))
     defs = Definitions(
         asset_checks=checks, schedules=[build_lineage_audit(KindlingProject(manifest=file), checks)]
@@ -171,5 +186,6 @@ def test_a_missing_table_hides_no_other(tmp_path: Path) -> None:
         result = defs.resolve_job_def("acme_lineage_audit").execute_in_process(instance=instance)
     found = {evaluation.asset_key.path[-1]: evaluation for evaluation in result.get_asset_check_evaluations()}
     assert not found["orders"].passed
-    assert "no Delta table" in (found["orders"].description or "")
+    assert told in (found["orders"].description or "")
+    assert str(tmp_path) not in (found["orders"].description or "")
     assert found["totals"].passed
