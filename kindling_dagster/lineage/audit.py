@@ -221,11 +221,18 @@ def _read(table: DeltaTable, paths: set[str], column: str) -> Iterator[list[dict
             f"Which rows of {table.table_uri} are live cannot be told without Spark: {error}",
             "Run the query of version_adoption_report in Spark, or compact the table.",
         ) from error
-    wanted = {unquote(path) for path in paths}
+    # How a whole path begins differs between log and reader; by name first, for there may be many of both.
+    wanted: dict[str, list[str]] = {}
+    for path in map(unquote, paths):
+        wanted.setdefault(_file_name(path), []).append(path)
     for fragment in dataset.get_fragments():
-        if any(fragment.path.endswith(path) for path in wanted):
+        if any(fragment.path.endswith(path) for path in wanted.get(_file_name(fragment.path), ())):
             # Columns that were added after a file was written are nulls in it.
             yield fragment.to_table(schema=dataset.schema, columns=[column])[column].to_pylist()
+
+
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _from_rows(rows: Iterable[dict[str, Any] | None], stale: Staleness) -> list[VersionCount]:

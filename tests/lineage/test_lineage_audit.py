@@ -37,6 +37,19 @@ def test_files_that_mix_versions_are_read(tmp_path: Path) -> None:
     assert found.files_read == 1
 
 
+def test_files_are_found_whatever_stands_in_the_names_of_their_folders(tmp_path: Path) -> None:
+    stamps = [
+        {"pipe": "p", "package": "acme", "version": version, "timestamp": START, "run_id": ""}
+        for version in ("1.0", "2.0") * 3
+    ]
+    regions = [region for region in ("a b", "x%y", "Côte d'Ivoire") for _ in range(2)]
+    rows = pa.table({"_silver_lineage": pa.array(stamps, TYPE), "region": regions})
+    write_deltalake(str(tmp_path), rows, partition_by=["region"])
+    found = audit_table(str(tmp_path), "silver")
+    assert counted(found) == {("p", "1.0"): 3, ("p", "2.0"): 3}
+    assert found.files_read == 3
+
+
 def test_long_versions_are_read_for_statistics_cut_them(tmp_path: Path) -> None:
     long = "git.0123456789ab.dirty.0123456789a"
     write(tmp_path, [("p", long + "b", 0), ("p", long + "c", 0)])
