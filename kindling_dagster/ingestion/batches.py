@@ -38,7 +38,11 @@ class Batch:
     @property
     def name(self) -> str:
         """Of its directory and record."""
-        return f"batch-{self.number:08d}"
+        return _name(self.number)
+
+
+def _name(number: int) -> str:
+    return f"batch-{number:08d}"
 
 
 Write = Callable[[Path, str, int], None]
@@ -87,19 +91,23 @@ class Batches:
         return path.read_text(encoding="utf-8")
 
     def pending(self) -> Batch | None:
-        """The batch that was begun and is not done."""
-        for path in sorted(self._records.glob(f"batch-*{_BEGUN}")):
-            if not path.name.endswith(_DONE) and not self._done(path).exists():
-                said = json.loads(path.read_text(encoding="utf-8"))
-                return Batch(said["number"], tuple(LandedFile(**file) for file in said["files"]))
-        return None
+        """The batch that was begun and is not done: none but the last, since one is done before the next begins."""
+        record = self._records / f"{_name(self._last())}{_BEGUN}"
+        if not record.exists() or self._done(record).exists():
+            return None
+        said = json.loads(record.read_text(encoding="utf-8"))
+        return Batch(said["number"], tuple(LandedFile(**file) for file in said["files"]))
 
     def begin(self, files: Sequence[LandedFile]) -> Batch:
         """Record a batch of these files; they are where they were."""
-        numbers = [int(path.name[6:14]) for path in self._records.glob(f"batch-*{_BEGUN}")]
-        batch = Batch(max(numbers, default=0) + 1, tuple(files))
+        batch = Batch(self._last() + 1, tuple(files))
         _write_new(self._records / f"{batch.name}{_BEGUN}", json.dumps(asdict(batch)))
         return batch
+
+    def _last(self) -> int:
+        """The number of the last batch that was begun; 0 where none was."""
+        numbers = (int(path.name[6:14]) for path in self._records.glob(f"batch-*{_BEGUN}"))
+        return max(numbers, default=0)
 
     def take(self, batch: Batch) -> Path:
         """Move the batch's files into its directory, as far as they are not there; gives the directory."""

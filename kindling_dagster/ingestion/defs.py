@@ -214,7 +214,8 @@ def look(
     moment = time.time() if now is None else now
     cursor = _cursor(context.cursor)
     fit, rest = entries.sorted(paths.files(moment), ingested)
-    new_rest = [file for file in rest if file.name not in cursor["told"]]
+    told = set(cursor["told"])
+    new_rest = [file for file in rest if file.name not in told]
     if new_rest:
         context.log.warning(_told(new_rest, paths))
     files = [file for found in fit.values() for file in found]
