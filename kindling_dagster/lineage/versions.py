@@ -45,7 +45,8 @@ class TransformVersions:
     def __init__(self, override: str = "") -> None:
         self._override = override
         self._owners: Mapping[str, list[str]] | None = None
-        self._found: dict[tuple[str, Path | None], TransformVersion] = {}
+        self._owner_of: dict[tuple[str, Path], str] = {}
+        self._found: dict[tuple[str, str, Path | None], TransformVersion] = {}
 
     def of(self, module: str, file: Path | None) -> TransformVersion:
         """The version of the package that holds a module.
@@ -55,13 +56,14 @@ class TransformVersions:
             file: Its file; None for code without one (a notebook, ``exec``).
         """
         package = module.partition(".")[0]
-        key = (package, _package_root(module, file))
+        owner = self._owner(package, file)
+        key = (package, owner, _package_root(module, file))
         if key not in self._found:
             self._found[key] = self._find(*key)
         return self._found[key]
 
-    def _find(self, package: str, root: Path | None) -> TransformVersion:
-        distribution = self._distribution(package)
+    def _find(self, package: str, owner: str, root: Path | None) -> TransformVersion:
+        distribution = importlib.metadata.distribution(owner) if owner else None
         name = distribution.metadata["Name"] if distribution is not None else package
         if self._override:
             return TransformVersion(name, self._override, "setting")
@@ -75,12 +77,18 @@ class TransformVersions:
             return TransformVersion(name, f"{prefix}git.{commit}", "git")
         return TransformVersion(name, f"{prefix}content.{content_hash(root)}", "content")
 
-    def _distribution(self, package: str) -> importlib.metadata.Distribution | None:
+    def _owner(self, package: str, file: Path | None) -> str:
+        """The distribution that brings a module; empty when none does."""
         if self._owners is None:
             self._owners = _owners()
-        for name in self._owners.get(package, ()):
-            return importlib.metadata.distribution(name)
-        return None
+        names = list(dict.fromkeys(self._owners.get(package, ())))
+        if len(names) < 2 or file is None:
+            return next(iter(names), "")
+        # A namespace that several share: the one that installed the file.
+        key = (package, file)
+        if key not in self._owner_of:
+            self._owner_of[key] = next((name for name in names if _brings(name, file)), names[0])
+        return self._owner_of[key]
 
 
 def _owners() -> dict[str, list[str]]:
@@ -91,8 +99,15 @@ def _owners() -> dict[str, list[str]]:
         for distribution in importlib.metadata.distributions():
             files = [file for file in distribution.files or () if file.suffix == ".py"]
             for name in {file.parts[0].removesuffix(".py") for file in files} - {".."}:
-                found.setdefault(name, [distribution.metadata["Name"]])
+                found.setdefault(name, []).append(distribution.metadata["Name"])
     return found
+
+
+def _brings(name: str, file: Path) -> bool:
+    """Whether a distribution installed a file."""
+    distribution = importlib.metadata.distribution(name)
+    installed = (each for each in distribution.files or () if each.name == file.name)
+    return any(Path(str(distribution.locate_file(each))) == file for each in installed)
 
 
 def content_hash(root: Path) -> str:

@@ -51,6 +51,25 @@ def test_a_release_has_its_own_version(package: Path, monkeypatch: pytest.Monkey
     assert version(package) == TransformVersion("acme-sales", "1.2", "package")
 
 
+def test_of_a_namespace_that_packages_share_the_one_counts_that_brings_the_module(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(package, "1.2", monkeypatch)
+    info = package.parent / "acme_stock-7.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-stock\nVersion: 7.0\n")
+    (info / "top_level.txt").write_text("acme\n")
+    for name in ("stock", "shelves"):
+        (package / f"{name}.py").write_text("")
+    (info / "RECORD").write_text("acme/stock.py,,\n")
+    (package.parent / "acme_sales-1.2.dist-info" / "RECORD").write_text("acme/shelves.py,,\n")
+    versions = TransformVersions()
+    assert versions.of("acme.stock", package / "stock.py") == TransformVersion("acme-stock", "7.0", "package")
+    assert versions.of("acme.shelves", package / "shelves.py") == TransformVersion(
+        "acme-sales", "1.2", "package"
+    )
+
+
 def test_an_editable_install_is_known_by_its_content(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(package, "1.2", monkeypatch, editable=True)
     assert version(package) == TransformVersion(
