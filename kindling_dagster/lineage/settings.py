@@ -25,7 +25,7 @@ class LineageSettings:
     Args:
         enabled: For all layers; a layer, entity or pipe can say otherwise.
         layers: The layers' names, first segments of ids.
-        by_layer: What a layer says (``kindling.lineage.layer.<name>``).
+        by_layer: What a layer says (``kindling.lineage.layer.<name>``), by its name in lower case.
         version: The version of every transform, over what its package says.
         user_metadata: Whether Delta commits carry package, version, pipe and run.
     """
@@ -57,7 +57,7 @@ class LineageSettings:
             enabled=_flag(settings.get(f"{_SETTINGS}enabled"), f"{_SETTINGS}enabled") is True,
             layers=tuple(name.strip() for name in names),
             by_layer={
-                key.removeprefix(prefix): _flag(value, key) is True
+                key.removeprefix(prefix).lower(): _flag(value, key) is True
                 for key, value in settings.items()
                 if key.startswith(prefix)
             },
@@ -108,7 +108,8 @@ def lineage_pipes(manifest: Manifest, settings: LineageSettings | None = None) -
             continue
         layer = layer_of(pipe, entity, said.layers)
         stated = _stated(pipe, entity)
-        wanted = stated if stated is not None else said.by_layer.get(layer, said.enabled)
+        # Settings have names in lower case, whatever the layer's own is.
+        wanted = stated if stated is not None else said.by_layer.get(layer.lower(), said.enabled)
         if not wanted:
             continue
         problem = _obstacle(entity, layer, said)

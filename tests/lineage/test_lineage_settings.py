@@ -75,6 +75,17 @@ def test_the_layer_is_the_pipes_else_the_entitys(pipe_id: str, entity_layer: str
     assert lineage_pipes(app)[pipe_id].column == f"_{layer}_lineage"
 
 
+def test_a_layer_with_capitals_has_its_say() -> None:
+    app = manifest(
+        pipe("Raw.load", "a", "b"),
+        entities=(entity("b", ""),),
+        enabled=True,
+        layers=["Raw"],
+        layer__raw=False,
+    )
+    assert lineage_pipes(app) == {}
+
+
 @pytest.mark.parametrize(
     ("inputs", "tags", "carries"),
     [
