@@ -61,7 +61,9 @@ def report(project: KindlingProject, entities: tuple[str, ...], as_sql: bool, as
 @click.option(
     "--older-than", default=0.0, show_default=True, metavar="DAYS", help="Younger rows are not stale."
 )
-@click.option("--current", help="The version that is not stale; each pipe's last commit tells when left out.")
+@click.option(
+    "--current", help="The version that is not stale; what each pipe last wrote with when left out."
+)
 @_sql
 @_json
 def stale(
@@ -162,11 +164,10 @@ def _written(auditor: LineageAuditor) -> list[str]:
 def _audit(
     auditor: LineageAuditor, entity: str, older_than: float = 0.0, current: str | None = None
 ) -> EntityAudit:
-    known = auditor.current_versions(entity)
     return auditor.audit(
         entity,
         max_age=timedelta(days=older_than) if older_than else None,
-        current=known if current is None else dict.fromkeys(known, current),
+        current=None if current is None else dict.fromkeys(sorted(auditor.pipe_ids(entity)), current),
     )
 
 

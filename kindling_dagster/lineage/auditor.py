@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # How far back the log is searched for each pipe's last commit.
 _COMMITS = 200
+_NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,28 @@ class LineageAuditor(AsyncSignalEmitter):
         return self._writers(entity_id)[0].layer
 
     def current_versions(self, entity_id: str) -> dict[str, str]:
-        """The version each pipe of an entity last committed, by its table's log; without those it does not tell of."""
+        """The version each pipe of an entity last wrote with: by its table's log, where that is silent by its newest row.
+
+        Without those that have written neither.
+
+        Raises:
+            LineageError: As ``audit``.
+        """
         found: dict[str, str] = {}
         for commit in last_commits(self.location(entity_id), _COMMITS, self._storage_options):
             written = commit_lineage(commit.user_metadata, entity_id)
             if written is not None:
                 found.setdefault(written.pipe, written.version)
+        silent = self.pipe_ids(entity_id) - found.keys()
+        if silent:
+            counts = [count for count in self._count(entity_id).counts if count.pipe in silent]
+            for count in sorted(counts, key=lambda count: count.last_written or _NEVER, reverse=True):
+                found.setdefault(count.pipe, count.version)
         return found
+
+    def pipe_ids(self, entity_id: str) -> frozenset[str]:
+        """The pipes that stamp lineage on an entity's rows."""
+        return frozenset(pipe.pipe_id for pipe in self._writers(entity_id))
 
     def writer_of(self, entity_id: str, version: int) -> CommitLineage | None:
         """Who wrote a version of an entity's table; None when the commit does not say, or is not in the log."""
@@ -138,7 +154,7 @@ class LineageAuditor(AsyncSignalEmitter):
         Args:
             entity_id: The entity.
             max_age: Rows of other versions may be so old; none at all when None.
-            current: The current version by pipe; told by the table's log when None.
+            current: The current version by pipe; as ``current_versions`` when None.
             now: The moment, with a time zone.
 
         Raises:
@@ -147,13 +163,7 @@ class LineageAuditor(AsyncSignalEmitter):
         current = self.current_versions(entity_id) if current is None else current
         before = (now or datetime.now(timezone.utc)) - max_age if max_age is not None else None
         layer = self.layer(entity_id)
-        found = audit_table(
-            self.location(entity_id),
-            layer,
-            stale=Staleness(current, before),
-            storage_options=self._storage_options,
-            spark=self._spark,
-        )
+        found = self._count(entity_id, Staleness(current, before))
         self.emit(
             "datapipes.lineage_audit",
             entity_id=entity_id,
@@ -167,6 +177,15 @@ class LineageAuditor(AsyncSignalEmitter):
             stale_file_count=found.stale_files,
         )
         return EntityAudit(entity_id, layer, current, found)
+
+    def _count(self, entity_id: str, stale: Staleness | None = None) -> TableLineage:
+        return audit_table(
+            self.location(entity_id),
+            self.layer(entity_id),
+            stale=stale,
+            storage_options=self._storage_options,
+            spark=self._spark,
+        )
 
     def _writers(self, entity_id: str) -> list[PipeLineage]:
         return [pipe for pipe in self._pipes.values() if pipe.entity_id == entity_id]

@@ -115,6 +115,21 @@ def test_stale_rows_are_an_exit_code(arguments: list[str]) -> None:
     assert invoke("stale", *arguments, "--older-than", "100000").exit_code == 0
 
 
+def test_rows_are_stale_too_where_commits_do_not_tell_who_wrote_them(
+    arguments: list[str], tables: Path
+) -> None:
+    shutil.rmtree(tables / "orders")
+    write(
+        tables / "orders", [("silver.clean", "2.0", 5)], [("silver.clean", "1.0", 0)] * 2
+    )  # user_metadata: false
+    assert LineageAuditor(app_manifest(tables), None).current_versions("silver.orders") == {
+        "silver.clean": "2.0"
+    }
+    for more in [], ["--current", "2.0"]:
+        found = invoke("stale", *arguments, "--entity", "silver.orders", "--json", *more)
+        assert (found.exit_code, json.loads(found.output)[0]["stale_rows"]) == (1, 2)
+
+
 def test_queries_for_spark(arguments: list[str], tables: Path) -> None:
     assert f"`delta`.`{tables}/orders`" in invoke("report", *arguments, "--sql").output
     assert "`version`" in invoke("find", *arguments, "--entity", "silver.orders", "--version", "1.0").output
