@@ -1,6 +1,6 @@
 """KindlingIOManager: entities as inputs of other assets, in the kind of frame that these are annotated with."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here, as in resources.py.
 
 from collections.abc import Callable
 from dataclasses import replace

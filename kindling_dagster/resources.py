@@ -1,6 +1,7 @@
 """Resources: how a step gets at Kindling and Spark."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: when the class is made, Dagster looks for nested resources among its
+# annotations, and passes over those that are text. They could not be configured at launch.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -111,7 +112,7 @@ class KindlingResource(ConfigurableResource[Any]):
         project: KindlingProject | None = None,
         config: KindlingRunConfig | None = None,
         bridge: SignalBridge | None = None,
-    ) -> KindlingRun:
+    ) -> "KindlingRun":
         """Get ready to run the pipes behind the step's selected assets.
 
         Args:
