@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from kindling_dagster.dag.results import PipeResult, PipeStatus
-from kindling_dagster.delta_log import last_commits, local_path, read_state
+from kindling_dagster.delta_log import DeltaCommit, last_commits, local_path, read_state
 from kindling_dagster.engines.base import PipeFinished
 from kindling_dagster.engines.commits import PATIENCE, describe
 from kindling_dagster.lineage.commits import commit_lineage
@@ -15,6 +15,16 @@ from kindling_dagster.manifest import Manifest
 
 _COMMITS = 20
 """How far back a run's own commit may lie; maintenance and later runs come after it."""
+# Operations that end a pipe's write. Others prepare one (properties, columns) or are its first half (DELETE, UPDATE).
+_WRITES = frozenset(
+    {
+        "WRITE",
+        "MERGE",
+        "CREATE TABLE AS SELECT",
+        "CREATE OR REPLACE TABLE AS SELECT",
+        "REPLACE TABLE AS SELECT",
+    }
+)
 
 
 def committed_by(
@@ -43,6 +53,8 @@ def committed_by(
             written = commit_lineage(commit.user_metadata, entity.id)
             if written is None or (written.run_id, written.pipe) != (run_id, pipe_id):
                 continue
+            if not _ends_a_write(commit):
+                continue
             state = read_state(uri, since=commit.version - 1, storage_options=options)
             metadata = describe(state) if state is not None else {}
             yield PipeFinished(
@@ -61,3 +73,12 @@ def committed_by(
                 )
             )
             break
+
+
+def _ends_a_write(commit: DeltaCommit) -> bool:
+    """Whether the pipe's rows are there with this commit.
+
+    Kindling makes a table that is missing by writing no rows, and fills it with the commit after that.
+    """
+    only_made = commit.version == 0 and not any(commit.metrics.values())
+    return commit.operation in _WRITES and not only_made
