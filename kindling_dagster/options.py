@@ -12,7 +12,7 @@ For each pipe, the first that says something wins:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -109,6 +109,7 @@ def resolve_options(
     watermarks: bool = False,
     entity_tags: Mapping[str, Mapping[str, str]] | None = None,
     reprocess: Mapping[str, str] | None = None,
+    of_pipes: Iterable[str] | None = None,
 ) -> RunOptions:
     """All options of one execution, resolved for each of its pipes.
 
@@ -122,6 +123,7 @@ def resolve_options(
             them read all of it, whatever the mode, and nothing is cached.
         reprocess: By pipe, the version whose rows are recomputed instead of all; these pipes read
             everything, whatever the mode, and nothing is cached.
+        of_pipes: The pipes that the options may name, where only some of them run; those that run when None.
 
     Raises:
         LineageError: A pipe of ``reprocess`` cannot recompute single rows.
@@ -135,15 +137,16 @@ def resolve_options(
     if layer.max_workers is not None and layer.max_workers < 1:
         raise SelectionError(f"max_workers is {layer.max_workers}.", "It must be at least 1.")
     selected = [manifest.pipes_by_id[pipe_id] for pipe_id in pipe_ids]
-    again = dict(reprocess or {})
-    _check_reprocess(manifest, again, selected)
+    known = list(of_pipes) if of_pipes is not None else [pipe.id for pipe in selected]
+    _check_reprocess(manifest, reprocess or {}, known)
+    again = {pipe.id: reprocess[pipe.id] for pipe in selected if reprocess and pipe.id in reprocess}
     windows = windows_of(entity_tags or {})
     whole = {*again, *(pipe.id for pipe in selected if pipe.output_entity_id in windows)}
     for pattern in layer.full_refresh_pipes:
-        if not any(fnmatchcase(pipe.id, pattern) for pipe in selected):
+        if not any(fnmatchcase(pipe_id, pattern) for pipe_id in known):
             raise SelectionError(
                 f"full_refresh_pipes names {pattern!r}, which matches no pipe of this run.",
-                f"The run's pipes are {', '.join(pipe.id for pipe in selected)}.",
+                f"The run's pipes are {', '.join(known)}.",
             )
     return RunOptions(
         max_workers=layer.max_workers or 4,
@@ -165,12 +168,12 @@ def resolve_options(
     )
 
 
-def _check_reprocess(manifest: Manifest, versions: Mapping[str, str], selected: list[PipeSpec]) -> None:
-    unknown = sorted(set(versions) - {pipe.id for pipe in selected})
+def _check_reprocess(manifest: Manifest, versions: Mapping[str, str], known: Sequence[str]) -> None:
+    unknown = sorted(set(versions) - set(known))
     if unknown:
         raise SelectionError(
             f"reprocess names {', '.join(unknown)}, which are no pipes of this run.",
-            f"The run's pipes are {', '.join(pipe.id for pipe in selected)}.",
+            f"The run's pipes are {', '.join(known)}.",
         )
     check_reprocess(manifest, versions)
 

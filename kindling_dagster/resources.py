@@ -4,7 +4,7 @@
 # annotations, and passes over those that are text. They could not be configured at launch.
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from pydantic import Field, PrivateAttr
 
 from kindling_dagster.assets import CHECKS_TAG, PROJECT_TAG, asset_keys_of
 from kindling_dagster.config import KindlingRunConfig, option_layer
+from kindling_dagster.dag.graph import PipeGraphBuilder
 from kindling_dagster.engine_resources import EngineResource, EngineSetup, InProcessEngine
 from kindling_dagster.engines.base import Engine, RunRequest
 from kindling_dagster.errors import RunError
@@ -200,11 +201,12 @@ class KindlingRun:
             Failure: Some pipe did not succeed; raised after all that could still run has run.
             KindlingDagsterError: The run cannot start.
         """
-        assets = self._to_run(_step_assets(self._context))
+        selected = _step_assets(self._context)
+        assets = self._to_run(selected)
         if not assets:
             return
         names = BridgeContext(self.manifest, asset_keys_of(self._context.op_def.tags))
-        request = self._request(assets)
+        request = self._request(assets, selected)
         told = self._with_windows(assets, request.options.entity_tags)
         reporter = StepReporter(self._context, told, names, self._bridge)
         events = self._resource.engine_for(self._project, self._context).run(request)
@@ -216,7 +218,7 @@ class KindlingRun:
             raise
         reporter.finish()
 
-    def _request(self, assets: Sequence[StepAsset]) -> RunRequest:
+    def _request(self, assets: Sequence[StepAsset], selected: Sequence[StepAsset]) -> RunRequest:
         pipe_ids = tuple(pipe_id for asset in assets for pipe_id in asset.pipe_ids)
         options = resolve_options(
             self.manifest,
@@ -226,6 +228,8 @@ class KindlingRun:
             watermarks=self._resource.watermarks,
             entity_tags=self._entity_tags(assets),
             reprocess=self._config.get("reprocess") or {},
+            # What this run continues was given the same options, for pipes that have committed meanwhile.
+            of_pipes=[pipe_id for asset in selected for pipe_id in asset.pipe_ids],
         )
         durations = self._past_durations(assets) if options.parallel else {}
         return RunRequest(
@@ -286,11 +290,10 @@ class KindlingRun:
         return durations
 
     def _to_run(self, assets: Sequence[StepAsset]) -> list[StepAsset]:
-        """The assets that did not commit yet in the run that this one continues."""
-        committed = self._committed_before()
-        left = [asset for asset in assets if asset.key not in committed]
+        """The assets that did not commit yet in the run that this one continues, and what they read of memory."""
+        left = _left(self.manifest, assets, self._committed_before())
         if len(left) < len(assets):
-            done = ", ".join(asset.entity_id for asset in assets if asset.key in committed)
+            done = ", ".join(asset.entity_id for asset in assets if asset not in left)
             self._context.log.info(f"Already committed by the run this one continues, not run again: {done}")
         return left
 
@@ -314,6 +317,29 @@ class KindlingRun:
             again |= bad
             committed |= written - again
         return committed
+
+
+def _left(
+    manifest: Manifest, assets: Sequence[StepAsset], committed: Collection[AssetKey]
+) -> list[StepAsset]:
+    """The assets to run when some have committed before, in their order.
+
+    What lived in the memory of that run's session is gone with it: it is made again for those who read it.
+    """
+    left = [asset for asset in assets if asset.key not in committed]
+    if not left or len(left) == len(assets):
+        return left
+    in_memory = {
+        asset.entity_id: asset
+        for asset in assets
+        if asset.key in committed and manifest.entities_by_id[asset.entity_id].location.kind == "memory"
+    }
+    graph = PipeGraphBuilder(manifest).build_graph(pipe_id for asset in assets for pipe_id in asset.pipe_ids)
+    for asset in left:  # grows while it is read
+        for source in (source for pipe_id in asset.pipe_ids for source in graph.node(pipe_id).sources):
+            if source in in_memory:
+                left.append(in_memory.pop(source))
+    return [asset for asset in assets if asset in left]
 
 
 def _project_of(context: AssetExecutionContext) -> KindlingProject:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from manifests import manifest, pipe
+from manifests import entity, manifest, pipe
 
 from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.options import OptionLayer, resolve_options
@@ -60,6 +60,26 @@ def test_precedence(
         "watermarks": options.watermarks,
     }
     assert {name: got[name] for name in expected} == expected
+
+
+def test_a_run_that_continues_another_may_name_pipes_that_have_committed() -> None:
+    lake = entity("silver.y", merge_columns=("id",))
+    app = manifest(
+        pipe("silver.a", "x", "silver.y"),
+        pipe("silver.b", "x", "silver.y"),
+        entities=(lake,),
+        settings={"kindling.lineage.enabled": True},
+    )
+    options = resolve_options(
+        app,
+        ["silver.b"],
+        run=OptionLayer(full_refresh_pipes=("silver.a",)),
+        reprocess={"silver.a": "1.0"},
+        of_pipes=["silver.a", "silver.b"],
+    )
+    assert (options.reprocess, options.pipes["silver.b"].full_refresh) == ({}, False)
+    with pytest.raises(KindlingDagsterError, match=r"reprocess names silver\.c"):
+        resolve_options(app, ["silver.b"], reprocess={"silver.c": "1.0"}, of_pipes=["silver.a", "silver.b"])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,14 @@ from dagster import (
     in_process_executor,
 )
 from kindling.signaling import BlinkerSignalProvider
-from manifests import manifest, pipe
+from manifests import entity, manifest, pipe
 
 from kindling_dagster import KindlingProject, KindlingResource, kindling_assets
 from kindling_dagster.dag.orchestrator import ExecutionOrchestrator
 from kindling_dagster.dag.results import PipeOutcome
 from kindling_dagster.engines.base import RunEvent, RunRequest
 from kindling_dagster.engines.listening import SignalListener
+from kindling_dagster.manifest import Location, Manifest
 from kindling_dagster.signals.reading import read_step_records
 
 READS = {
@@ -65,7 +67,7 @@ class PlayedEngine:
         listener = SignalListener(events.append)
         listener.connect(provider)
         ExecutionOrchestrator(
-            TEN,
+            Manifest.read(self._app / "manifest.json"),
             self._run_pipe,
             signals=provider,
             options=request.options,
@@ -209,6 +211,27 @@ def the_record_reads_as_a_gantt_chart(instance: DagsterInstance, run_id: str) ->
         for source in READS[pipe_id].split():
             before = rows.get(source.removeprefix("out."))
             assert before is None or datetime.fromisoformat(before["end"]) <= start
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_what_lived_in_memory_is_made_again_and_options_may_name_what_has_committed(
+    app: Path, instance: DagsterInstance, retries: int
+) -> None:
+    in_memory = entity("out.p1", provider="memory", location=Location("memory"))
+    others = (item for item in TEN.entities if item.id != "out.p1")
+    replace(TEN, entities=(in_memory, *others)).write(app / "manifest.json")
+    config = {"ops": {"ten": {"config": {"full_refresh_pipes": ["p0", "p5"]}}}}
+    last = run(app, instance, retries, run_config=config)
+    if not retries:
+        assert set(calls(app)) == set(READS) - {"p6", "p7"}
+        last = run(
+            app,
+            instance,
+            reexecution_options=ReexecutionOptions.from_failure(last, instance),
+            tags={"dagster/is_resume_retry": "true"},
+        )
+    assert status(instance, last) is DagsterRunStatus.SUCCESS
+    assert calls(app)[-4:] == ["p1", "p5", "p6", "p7"]
 
 
 def test_a_retry_policy_runs_the_failed_pipe_and_its_dependents(app: Path, instance: DagsterInstance) -> None:
