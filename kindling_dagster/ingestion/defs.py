@@ -30,12 +30,16 @@ from dagster import (
 )
 
 from kindling_dagster.assets import KindlingAssetGraph, app_name
-from kindling_dagster.delta_log import read_state
+from kindling_dagster.delta_log import local_path, read_state
+from kindling_dagster.engines.commits import PATIENCE
+from kindling_dagster.engines.masking import secret_book
 from kindling_dagster.errors import DeclarationError, KindlingDagsterError
 from kindling_dagster.ingestion.batches import Batch, Batches
 from kindling_dagster.ingestion.landing import Entries, IngestionPaths, LandedFile
 from kindling_dagster.locations import table_location
 from kindling_dagster.project import KindlingProject
+from kindling_dagster.signals.plain import scrub_text
+from kindling_dagster.table_checks.outcome import told_in_a_line
 from kindling_dagster.translator import DagsterKindlingTranslator
 
 _AGAIN_SECONDS = 300.0  # before a run is asked for again for files of which one has failed
@@ -163,10 +167,16 @@ class _Ingestion:
                 )
 
     def _table(self, id_: str) -> dict[str, Any]:
-        location = table_location(self.assets.manifest.entities_by_id[id_], self.assets.project.working_dir)
-        if location is None:
-            return {}
-        state = read_state(location, storage_options=self.kindling.storage_options)
+        manifest, options = self.assets.manifest, self.kindling.storage_options
+        try:
+            location = table_location(manifest.entities_by_id[id_], self.assets.project.working_dir)
+            local = location is not None and local_path(location) is not None
+            if location is None or not (local or options):
+                return {}
+            state = read_state(location, storage_options=None if local else {**PATIENCE, **options})
+        except Exception as error:  # the rows are committed, whatever can be told of their table
+            text = scrub_text(secret_book(manifest.secrets).mask(told_in_a_line(error)))
+            return {"kindling/unavailable": f"the table's log could not be read: {text}"}
         if state is None or state.rows is None:
             return {}
         return {"dagster/row_count": state.rows, "kindling/delta_version": state.version}

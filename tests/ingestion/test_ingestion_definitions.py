@@ -112,6 +112,18 @@ def test_a_run_takes_what_fits_and_reports_the_rest(
     assert (again.success, written) == (True, [])
 
 
+def test_files_are_taken_though_nothing_can_be_told_of_their_tables(
+    root: Path, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = root / "lake/bronze/orders/_delta_log"
+    log.mkdir(parents=True)
+    (log / "00000000000000000000.json").write_text("{not json")
+    drop(root, "orders_1.csv")
+    result, _ = run(root, instance, monkeypatch)
+    [told] = result.get_asset_materialization_events()
+    assert "could not be read" in told.materialization.metadata["kindling/unavailable"].value
+
+
 def test_a_batch_that_failed_comes_first_and_then_what_has_landed_since(
     root: Path, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
