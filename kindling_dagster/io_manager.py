@@ -9,6 +9,7 @@ from typing import Any
 from dagster import ConfigurableIOManager, InitResourceContext, InputContext, OutputContext
 from pydantic import Field, PrivateAttr
 
+from kindling_dagster.engines.masking import secret_book
 from kindling_dagster.engines.thread import SparkThread
 from kindling_dagster.errors import RunError
 from kindling_dagster.frames import SPARK, frame_kinds, kind_of, make_frame
@@ -18,6 +19,7 @@ from kindling_dagster.partitions import COLUMN_METADATA, windows_over
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.reading import EntityReader, ReadRequest, heed_current, kind_of_type
 from kindling_dagster.resources import KindlingResource
+from kindling_dagster.table_checks.outcome import told_in_a_line
 from kindling_dagster.translator import ENTITY_METADATA
 from kindling_dagster.windows import Window
 
@@ -80,10 +82,26 @@ class KindlingIOManager(ConfigurableIOManager):
                 f"Annotate it with one of {', '.join(frame_kinds())}.",
             )
         request = ReadRequest.of(context.definition_metadata or {}, f"the input {context.name}")
+        try:
+            return self._load(entity, kind, request, self._partition(context))
+        except Exception as error:
+            if self._base(entity).location.kind != "secret":
+                raise
+            # Without the error behind it, in whose text the secret may stand.
+            line = told_in_a_line(error, self._base(entity))
+            text = secret_book(self._project().manifest.secrets).mask(line)
+            raise RunError(f"{entity.id} cannot be read: {text}") from None
+
+    def _load(
+        self,
+        entity: EntitySpec,
+        kind: str,
+        request: ReadRequest,
+        partition: tuple[str, tuple[Window, ...]] | None,
+    ) -> Any:
         base = self._base(entity)
         if base is not entity:
             request, entity = replace(request, current=True), base
-        partition = self._partition(context)
         if kind == SPARK:
             return self._spark_frame(entity, request, partition)
         reader = EntityReader(entity, self._project().working_dir, self.kindling.storage_options)

@@ -82,11 +82,13 @@ def build_lineage_checks(
     )
     def lineage_freshness(context):  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
         for check in sorted(context.selected_asset_check_keys):
+            entity_id = entity_of[check.asset_key]
             try:
-                found = _audit(project, entity_of[check.asset_key], max_age, storage_options)
+                found = _audit(project, entity_id, max_age, storage_options)
             except Exception as error:
                 # One table that is not there, or cannot be read, must not hide what the others hold.
-                text = scrub_text(secret_book(project.manifest.secrets).mask(told_in_a_line(error)))
+                line = told_in_a_line(error, project.manifest.entities_by_id[entity_id])
+                text = scrub_text(secret_book(project.manifest.secrets).mask(line))
                 yield AssetCheckResult(
                     passed=False,
                     asset_key=check.asset_key,

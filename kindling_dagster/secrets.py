@@ -97,5 +97,14 @@ class SecretBook:
         return any(find_secret(text) or text in self.resolved or self.mask(text) != text for text in texts)
 
     def _long_values(self) -> list[tuple[str, str]]:
-        long_enough = [item for item in self.resolved.items() if len(item[0]) >= _SHORTEST_MASKED]
+        spelled = {text: key for value, key in self.resolved.items() for text in _spellings(value)}
+        long_enough = [item for item in spelled.items() if len(item[0]) >= _SHORTEST_MASKED]
         return sorted(long_enough, key=lambda item: -len(item[0]))
+
+
+def _spellings(value: str) -> Iterator[str]:
+    """A value as texts have it: storage clients write places without their scheme, or their first slash."""
+    yield value
+    bare = (value.partition("://")[2] or value).lstrip("/")
+    if "/" in bare:
+        yield bare

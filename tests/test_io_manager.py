@@ -31,7 +31,7 @@ from kindling_dagster import (
     build_kindling_definitions,
 )
 from kindling_dagster.errors import RunError
-from kindling_dagster.manifest import Location
+from kindling_dagster.manifest import Location, SecretRef
 
 SCHEMA = pa.schema([("id", pa.int64()), ("amount", pa.int64())])
 APP = manifest(
@@ -183,6 +183,30 @@ def test_inputs_that_cannot_be_read_fail_with_advice(project: KindlingProject) -
     assert "is no entity of the Kindling app" in error_of(
         materialize(project, of_another, AssetSpec("other"))
     )
+
+
+def test_a_location_that_is_a_secret_shows_in_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORDERS_PATH", str(tmp_path / "hidden"))
+    orders = entity("silver.orders", location=Location("secret", "ORDERS_PATH"))
+    manifest(
+        pipe("clean", "bronze.orders", "silver.orders"),
+        entities=(orders,),
+        secrets=(SecretRef("ORDERS_PATH", "silver.orders.tags.provider.path"),),
+    ).write(tmp_path / "manifest.json")
+    write(tmp_path / "hidden", [{"id": 1, "amount": 1}], SCHEMA)
+    next((tmp_path / "hidden").glob("*.parquet")).unlink()
+
+    @asset(ins={"found": AssetIn(["silver", "orders"])})
+    def report(found: pa.Table) -> None:
+        """Never called."""
+
+    project = KindlingProject(manifest=tmp_path / "manifest.json", working_dir=tmp_path)
+    told = error_of(materialize(project, report))
+    assert "silver.orders cannot be read" in told
+    assert "the location of silver.orders is a secret" in told
+    assert "hidden" not in told
 
 
 def test_nothing_is_written(project: KindlingProject) -> None:

@@ -54,3 +54,14 @@ def test_values_become_references_where_one_stood_and_anywhere_when_long() -> No
     assert book.holds(["x", "long-secret-value"])
     assert book.holds("@secret:ANY")
     assert not book.holds({"a": 1})
+
+
+def test_a_place_is_masked_however_storage_clients_write_it() -> None:
+    book = SecretBook(
+        {"/lake/hidden/orders": "LOCAL", "s3://bucket/hidden": "REMOTE", "hunter2/": "PASSWORD"}
+    )
+    told = "Object at location lake/hidden/orders/part-0 (file:/lake/hidden/orders), bucket/hidden/part-1"
+    assert (
+        book.mask(told)
+        == "Object at location @secret:LOCAL/part-0 (file:@secret:LOCAL), @secret:REMOTE/part-1"
+    )

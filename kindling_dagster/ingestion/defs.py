@@ -168,14 +168,15 @@ class _Ingestion:
 
     def _table(self, id_: str) -> dict[str, Any]:
         manifest, options = self.assets.manifest, self.kindling.storage_options
+        entity = manifest.entities_by_id[id_]
         try:
-            location = table_location(manifest.entities_by_id[id_], self.assets.project.working_dir)
+            location = table_location(entity, self.assets.project.working_dir)
             local = location is not None and local_path(location) is not None
             if location is None or not (local or options):
                 return {}
             state = read_state(location, storage_options=None if local else {**PATIENCE, **options})
         except Exception as error:  # the rows are committed, whatever can be told of their table
-            text = scrub_text(secret_book(manifest.secrets).mask(told_in_a_line(error)))
+            text = scrub_text(secret_book(manifest.secrets).mask(told_in_a_line(error, entity)))
             return {"kindling/unavailable": f"the table's log could not be read: {text}"}
         if state is None or state.rows is None:
             return {}

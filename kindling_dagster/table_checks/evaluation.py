@@ -60,7 +60,7 @@ class TableChecker:
             else:
                 found = evaluate(check, self._table(entity), migration_command(self._manifest))
         except Exception as error:  # one table that cannot be read must not hide what others hold
-            found = not_told(check, error)
+            found = not_told(check, error, entity)
         # A location may be a secret.
         masked = {
             name: self._mask(value) if isinstance(value, str) else value
@@ -115,9 +115,9 @@ def evaluate(check: TableCheck, table: Table, command: str) -> CheckOutcome:
     return replace(outcome, metadata={**outcome.metadata, **version})
 
 
-def not_told(check: TableCheck, error: Exception) -> CheckOutcome:
+def not_told(check: TableCheck, error: Exception, entity: EntitySpec) -> CheckOutcome:
     """The outcome of a check that could not be made."""
-    line = told_in_a_line(error)
+    line = told_in_a_line(error, entity)
     return CheckOutcome(
         check.name,
         passed=False,

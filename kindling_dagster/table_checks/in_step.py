@@ -131,7 +131,7 @@ class StepChecks:
                 frame = self._runtime.read_entity(entity_id)
                 found = evaluate(check, SparkTable(self._spark, frame), command)
         except Exception as error:  # the write has succeeded; that it cannot be judged does not undo it
-            return not_told(check, error)
+            return not_told(check, error, self._manifest.entities_by_id[entity_id])
         if check.name == SCHEMA and not found.passed:
             plan = {"kindling/migration_plan": self._migration_plan(entity_id, check)}
             found = replace(found, metadata={**found.metadata, **plan})

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from kindling_dagster.errors import KindlingDagsterError
+from kindling_dagster.manifest import EntitySpec
 
 _TEXT: Final = 600
 
@@ -47,8 +48,17 @@ class CheckOutcome:
         return CheckOutcome(**data)
 
 
-def told_in_a_line(error: Exception) -> str:
-    """Why a table could not be looked at, short and in one line."""
-    text = str(error) if isinstance(error, KindlingDagsterError) else f"{type(error).__name__}: {error}"
+def told_in_a_line(error: Exception, entity: EntitySpec) -> str:
+    """Why an entity's table could not be looked at, short and in one line.
+
+    Of what storage says no more than the kind of error where the table's location is a secret: parts of it may stand
+    in the text.
+    """
+    if isinstance(error, KindlingDagsterError):
+        text = str(error)
+    elif entity.location.kind == "secret":
+        text = f"{type(error).__name__} (the rest is left out: the location of {entity.id} is a secret)"
+    else:
+        text = f"{type(error).__name__}: {error}"
     # deltalake's errors have colours and arrows over many lines.
     return " ".join(re.sub(r"\x1b\[\d+m|\u21b3", " ", text).split())[:_TEXT]
