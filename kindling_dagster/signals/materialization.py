@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from dagster import AssetKey, MetadataValue, TableColumnDep, TableColumnLineage
+from dagster import (
+    AssetKey,
+    MetadataValue,
+    TableColumn,
+    TableColumnDep,
+    TableColumnLineage,
+    TableSchema,
+)
 
 from kindling_dagster.dag.results import PipeResult
 from kindling_dagster.signals.step_record import PipeTiming
@@ -18,6 +25,8 @@ _ROW_WORDS: Final = {
     "rows_updated": "updated",
     "rows_deleted": "deleted",
 }
+_ORIGINS: Final = 6
+"""How many columns are named in a description."""
 _OWN_COLUMNS: Final = "it is made of the table's own columns alone"
 
 
@@ -38,12 +47,16 @@ def materialization_metadata(
         asset_of: Gives the asset of an entity that they read.
         own: The asset.
     """
-    return {
-        **_timing(committed),
-        **_table(committed[-1].metadata),
-        **_commits(committed),
-        **_column_lineage(committed, asset_of, own),
-    }
+    made_of, gaps = _column_lineage(committed, asset_of, own)
+    metadata = {**_timing(committed), **_table(committed[-1].metadata), **_commits(committed)}
+    if made_of:
+        lineage = TableColumnLineage({column: list(deps) for column, deps in made_of.items()})
+        metadata["dagster/column_lineage"] = MetadataValue.column_lineage(lineage)
+    if gaps:
+        metadata["kindling/column_lineage_gaps"] = MetadataValue.json(gaps)
+    if "dagster/column_schema" in metadata:
+        metadata["dagster/column_schema"] = _with_origins(metadata["dagster/column_schema"], made_of)
+    return metadata
 
 
 def _timing(committed: Sequence[PipeResult]) -> dict[str, Any]:
@@ -87,9 +100,17 @@ def _table(last: Mapping[str, Any]) -> dict[str, Any]:
     return metadata
 
 
-def _column_lineage(committed: Sequence[PipeResult], asset_of: AssetOf, own: AssetKey) -> dict[str, Any]:
-    """Of which columns of other assets each column is made; what is kept from the run before is no other's."""
-    made_of: dict[str, dict[TableColumnDep, None]] = {}
+_MadeOf = dict[str, dict[TableColumnDep, None]]
+
+
+def _column_lineage(
+    committed: Sequence[PipeResult], asset_of: AssetOf, own: AssetKey
+) -> tuple[_MadeOf, dict[str, str]]:
+    """Of which columns of other assets each column is made, and why that is not known of others.
+
+    What is kept from the run before is no other's.
+    """
+    made_of: _MadeOf = {}
     gaps: dict[str, str] = {}
     for result in committed:
         traced = result.metadata.get("column_lineage") or {"columns": {}, "gaps": {}}
@@ -101,14 +122,24 @@ def _column_lineage(committed: Sequence[PipeResult], asset_of: AssetOf, own: Ass
             else:
                 gaps[column] = _OWN_COLUMNS
         gaps.update(traced["gaps"])
-    metadata: dict[str, Any] = {}
-    if made_of:
-        lineage = TableColumnLineage({column: list(deps) for column, deps in made_of.items()})
-        metadata["dagster/column_lineage"] = MetadataValue.column_lineage(lineage)
-    untraced = {column: reason for column, reason in gaps.items() if column not in made_of}
-    if untraced:
-        metadata["kindling/column_lineage_gaps"] = MetadataValue.json(untraced)
-    return metadata
+    return made_of, {column: reason for column, reason in gaps.items() if column not in made_of}
+
+
+def _with_origins(schema: TableSchema, made_of: _MadeOf) -> TableSchema:
+    """The schema, each column described by what it is made of: Dagster's open-source UI leaves the lineage out."""
+    columns = []
+    for column in schema.columns:
+        deps = list(made_of.get(column.name, ()))
+        if deps:
+            named = [f"{dep.asset_key.to_user_string()}: {dep.column_name}" for dep in deps[:_ORIGINS]]
+            more = f" and {len(deps) - _ORIGINS} more" if len(deps) > _ORIGINS else ""
+            told = [column.description] if column.description else []
+            text = "; ".join([*told, f"from {', '.join(named)}{more}"])
+            column = TableColumn(
+                column.name, column.type, text, constraints=column.constraints, tags=column.tags
+            )
+        columns.append(column)
+    return TableSchema(columns=columns, constraints=schema.constraints)
 
 
 def _commits(committed: Sequence[PipeResult]) -> dict[str, Any]:
