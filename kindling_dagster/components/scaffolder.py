@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from dagster import Scaffolder, ScaffoldRequest, scaffold_component
@@ -37,4 +38,13 @@ class KindlingProjectScaffolder(Scaffolder[KindlingScaffoldParams]):
         app = Path(request.params.project_path).expanduser().absolute()
         locate_app(app)
         root = request.project_root or Path.cwd()
-        scaffold_component(request, component_attributes(app, root, request.params.environment))
+        attributes = component_attributes(app, root, request.params.environment)
+        if _has_others(request.target_path):
+            # Each app of a code location has a resource of its own.
+            attributes["resource_key"] = re.sub(r"\W", "_", request.target_path.name)
+        scaffold_component(request, attributes)
+
+
+def _has_others(target: Path) -> bool:
+    """Whether there is a Kindling app among the definitions beside those to be made."""
+    return any("KindlingProjectComponent" in path.read_text() for path in target.parent.rglob("defs.yaml"))

@@ -123,6 +123,25 @@ def test_what_is_scaffolded_counts_from_the_dagster_project(app: Path) -> None:
             )
 
 
+def test_a_second_app_gets_a_resource_of_its_own(app: Path, tmp_path: Path) -> None:
+    other = small_app(tmp_path, {"pipes/a.py": "A = 1\n"}, name="other")
+    with create_defs_folder_sandbox() as sandbox:
+        stated = [
+            yaml.safe_load(
+                (
+                    sandbox.scaffold_component(
+                        KindlingProjectComponent,
+                        defs_path=name,
+                        scaffold_params={"project_path": str(where)},
+                    )
+                    / "defs.yaml"
+                ).read_text()
+            )["attributes"]
+            for name, where in (("shop", app), ("my other-1", other))
+        ]
+    assert [attributes.get("resource_key") for attributes in stated] == [None, "my_other_1"]
+
+
 class TestTranslation(TranslationCases):
     """Dagster's own cases of what `translation` may say."""
 
