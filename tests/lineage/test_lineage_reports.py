@@ -176,9 +176,7 @@ def test_the_check_warns_of_old_rows(project: KindlingProject, share: float, pas
     assert found[AssetKey(["gold", "totals"])].passed
 
 
-@pytest.mark.parametrize(
-    ("broken", "told"), [(False, "no Delta table at @secret:"), (True, "DeltaError")]
-)
+@pytest.mark.parametrize(("broken", "told"), [(False, "no Delta table at @secret:"), (True, "DeltaError")])
 def test_a_table_that_is_missing_or_broken_hides_no_other_and_no_secret_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool, told: str
 ) -> None:
