@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from dagster import (
     AssetExecutionContext,
@@ -59,6 +59,14 @@ _StreamsAttributes = attribute_model(KindlingStreamsResource, without=("project"
 _DimensionAttributes = attribute_model(
     DimensionPolicy, replaced={"detection": dict[str, str], "restarts": attribute_model(RestartConfig)}
 )
+
+
+if TYPE_CHECKING:
+    _Resource = KindlingResource
+else:
+    # Dagster would look through the class for fields that YAML cannot say, which it has (Spark, the engine), although
+    # the attribute has a model of its own.
+    _Resource = Any
 
 
 def _path(context: ResolutionContext, stated: str | None) -> str | None:
@@ -231,7 +239,7 @@ class KindlingProjectComponent(StateBackedComponent, Resolvable, Model):
         ),
     ] = None
     resource: Annotated[
-        KindlingResource,
+        _Resource,
         resolver_of(
             _ResourceAttributes,
             _resource,
