@@ -137,10 +137,15 @@ def _walk(
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=True):
-            if entry.name not in _SKIPPED and not entry.name.startswith("."):
+            if not entry.name.startswith(".") and not _is_skipped(entry):
                 yield from _walk(Path(entry.path), suffixes, above | {here})
         elif entry.name.endswith(suffixes) and _is_small_file(entry):
             yield Path(entry.path)
+
+
+def _is_skipped(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder holds what tools have made; a package may have such a name too."""
+    return entry.name in _SKIPPED and not Path(entry.path, "__init__.py").is_file()
 
 
 def _is_small_file(entry: os.DirEntry[str]) -> bool:

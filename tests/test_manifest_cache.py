@@ -37,6 +37,19 @@ def fingerprint(app: Path, **request: str) -> str:
     return app_fingerprint(locate_app(app), app, {"environment": "local", **request})
 
 
+@pytest.mark.parametrize("name", ["build", "site", "dist"])
+def test_a_package_counts_though_tools_have_folders_of_its_name(app: Path, name: str) -> None:
+    folder = app / "pipes" / name
+    folder.mkdir(parents=True)
+    before = fingerprint(app)
+    (folder / "made.py").write_text("A = 1")
+    assert fingerprint(app) == before
+    (folder / "__init__.py").touch()
+    packaged = fingerprint(app)
+    (folder / "made.py").write_text("A = 2")
+    assert len({before, packaged, fingerprint(app)}) == 3
+
+
 def test_links_that_lead_nowhere_or_back_and_files_that_may_not_be_read_do_no_harm(app: Path) -> None:
     before = fingerprint(app)
     (app / ".#app.py").symlink_to("me@here.4711:1700000000")  # Emacs, while app.py is edited
