@@ -36,6 +36,7 @@ from kindling_dagster.stream_events import (
     StreamEvent,
     failed_report,
     health_reports,
+    is_heartbeat,
     reports,
 )
 from kindling_dagster.streaming.client import StreamsClient
@@ -282,10 +283,14 @@ class _Tick:
         after = Cursor.from_json(self.context.cursor).after
         order = [*(i for i in by_key if _name(i[0]) > after), *(i for i in by_key if _name(i[0]) <= after)]
         cursor = Cursor()
+        latest: dict[AssetKey, int] = {}
+        self._guard("reading materializations", lambda: latest.update(self._materializations(order)))
         for index, (key, streams) in enumerate(order):
             self._guard(
                 _name(key),
-                lambda key=key, streams=streams: events.extend(self._asset(key, streams, snapshot, records)),
+                lambda key=key, streams=streams: events.extend(
+                    self._asset(key, streams, snapshot, records, latest.get(key, 0))
+                ),
             )
             spent = time.monotonic() - self.started
             if index + 1 < len(order) and (len(events) >= _MAX_EVENTS or spent > _BUDGET_SECONDS):
@@ -299,8 +304,24 @@ class _Tick:
                 return [], cursor
         return events, cursor
 
+    def _materializations(self, order: Sequence[tuple[AssetKey, Any]]) -> dict[AssetKey, int]:
+        """Storage ids of the assets' latest materializations, of those where that is no heartbeat."""
+        found: dict[AssetKey, int] = {}
+        for item in self.instance.get_asset_records([key for key, _ in order]):
+            last = item.asset_entry.last_materialization_record
+            if last is None or last.asset_materialization is None:
+                continue
+            if not is_heartbeat(last.asset_materialization, last.run_id):
+                found[item.asset_entry.asset_key] = last.storage_id
+        return found
+
     def _asset(
-        self, key: AssetKey, streams: Sequence[str], snapshot: Snapshot, records: dict[str, Any]
+        self,
+        key: AssetKey,
+        streams: Sequence[str],
+        snapshot: Snapshot,
+        records: dict[str, Any],
+        materialization: int,
     ) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         for stream_id in streams:
@@ -317,7 +338,9 @@ class _Tick:
         first = ReportRecord.from_data(records.get(streams[0]))
         beat = any(isinstance(event, AssetMaterialization) for event in events)
         views = [snapshot.view(id_) for id_ in streams]
-        told, record = health_reports(key, views, first, self.reporting, materialized=beat)
+        told, record = health_reports(
+            key, views, first, self.reporting, beat=beat, materialization=materialization
+        )
         records[streams[0]] = record.to_data()
         return [*events, *told]
 

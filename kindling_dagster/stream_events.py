@@ -22,6 +22,7 @@ from kindling_dagster.streaming.views import StreamView, Verdict
 
 # Dagster's own tag for the version of an asset's data, on events that have no field for it.
 _DATA_VERSION_TAG = "dagster/data_version"
+_STREAM_METADATA = "kindling/stream"
 
 StreamEvent = AssetObservation | AssetMaterialization | AssetCheckEvaluation
 
@@ -56,6 +57,7 @@ class ReportRecord:
         heartbeat_at: When the last one was.
         check: The outcome of the last check.
         checked_at: When it was evaluated.
+        checked_for: Of the materialization by others, such as a run, that it was last evaluated after: its storage id.
     """
 
     state: str = ""
@@ -65,6 +67,7 @@ class ReportRecord:
     heartbeat_at: float = 0.0
     check: str = ""
     checked_at: float = 0.0
+    checked_for: int = 0
 
     def to_data(self) -> dict[str, Any]:
         """As JSON data."""
@@ -85,7 +88,7 @@ def stream_metadata(view: StreamView) -> dict[str, Any]:
     """What an event says of a stream. What nobody has reported is left out."""
     status, metrics = view.status, view.status.metrics if view.status else None
     values: dict[str, Any] = {
-        "kindling/stream": view.stream_id,
+        _STREAM_METADATA: view.stream_id,
         "kindling/state": view.state,
         "kindling/wanted": view.wanted,
     }
@@ -154,6 +157,11 @@ def failed_report(key: AssetKey, stream_id: str, error: Exception) -> AssetCheck
     )
 
 
+def is_heartbeat(materialization: AssetMaterialization, run_id: str) -> bool:
+    """Whether the supervisor has reported it: it belongs to no run, and says which stream's it is."""
+    return not run_id and {_STREAM_METADATA, ROWS_METADATA} <= materialization.metadata.keys()
+
+
 def data_version(view: StreamView) -> str:
     """Changes with every batch that read something, and with nothing else."""
     return f"rows-{view.status.rows_committed if view.status else 0}"
@@ -212,16 +220,31 @@ def health_reports(
     views: Sequence[StreamView],
     record: ReportRecord,
     policy: ReportingPolicy,
-    materialized: bool = False,
+    *,
+    beat: bool = False,
+    materialization: int = 0,
 ) -> tuple[list[StreamEvent], ReportRecord]:
     """The check of one asset, if it is due: its outcome changed, or it was last evaluated long ago.
 
-    It is due too when the asset has just been ``materialized``: Dagster shows the check of the latest one.
+    It is due too when the asset has a new materialization: Dagster shows the check of the latest one alone.
+
+    Args:
+        key: The asset.
+        views: Its streams.
+        record: What was last reported on the first of them.
+        policy: How often it is evaluated.
+        beat: Whether it has a heartbeat among the events of this tick.
+        materialization: Storage id of its latest materialization, if that is no heartbeat; else 0.
     """
     view, verdict = worst(views)
     outcome = f"{verdict.ok}|{verdict.severity}|{view.state}"
     waited = view.now - record.checked_at
     asked = any(item.desired is not None for item in views)
-    if not asked or (outcome == record.check and waited < policy.check_every and not materialized):
+    new = beat or materialization not in (0, record.checked_for)
+    due = new or outcome != record.check or waited >= policy.check_every
+    if not asked or not due:
         return [], record
-    return [health_evaluation(key, views)], replace(record, check=outcome, checked_at=view.now)
+    told = replace(
+        record, check=outcome, checked_at=view.now, checked_for=materialization or record.checked_for
+    )
+    return [health_evaluation(key, views)], told

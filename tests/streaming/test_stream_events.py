@@ -157,4 +157,13 @@ def test_a_heartbeat_brings_the_check_along() -> None:
     good = Story().view()
     _, record = health_reports(KEY, [good], ReportRecord(), POLICY)
     assert health_reports(KEY, [good], record, POLICY)[0] == []
-    assert len(health_reports(KEY, [good], record, POLICY, materialized=True)[0]) == 1
+    assert len(health_reports(KEY, [good], record, POLICY, beat=True)[0]) == 1
+
+
+def test_each_materialization_by_others_brings_the_check_once() -> None:
+    good, record, told = Story().view(), ReportRecord(), []
+    for materialization in (0, 0, 7, 7, 0, 7, 12, 12):
+        record = ReportRecord.from_data(record.to_data())
+        checks, record = health_reports(KEY, [good], record, POLICY, materialization=materialization)
+        told.append(len(checks))
+    assert told == [1, 0, 1, 0, 0, 0, 1, 0]

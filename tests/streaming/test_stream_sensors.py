@@ -20,7 +20,9 @@ from dagster import (
     DagsterInstance,
     DagsterRunStatus,
     Definitions,
+    asset,
     build_sensor_context,
+    materialize,
 )
 from stream_apps import STREAMS, Host, open_store, running, shop
 
@@ -210,6 +212,27 @@ def test_streams_are_reported_on_their_assets(world: World) -> None:
     }
     assert all(check.passed for [check] in told(result, AssetCheckEvaluation).values())
     assert not world.tick().asset_events
+
+
+def test_a_materialization_by_a_run_brings_the_check_along_once(world: World) -> None:
+    """Dagster shows the check of the latest materialization alone; the next heartbeat may be minutes away."""
+    world.start()
+    Host(world.store, run_id="r").run_all()
+    first = world.tick()
+    for event in first.asset_events:
+        world.instance.report_runless_asset_event(event)
+    assert told(first, AssetMaterialization)
+    assert not world.tick().asset_events, "its own heartbeats are new to nobody"
+
+    @asset(key=["silver", "live"])
+    def live() -> None: ...
+
+    for _ in range(2):
+        assert materialize([live], instance=world.instance).success
+        assert {key: len(checks) for key, checks in told(world.tick(), AssetCheckEvaluation).items()} == {
+            "silver/live": 1
+        }
+        assert not world.tick().asset_events
 
 
 def test_what_was_told_outlives_the_cursor_and_the_process(world: World) -> None:
