@@ -115,6 +115,13 @@ def shown(streams: Streams, key: str) -> dict[str, Any]:
     return streams.dev.query(_ASSET, key={"path": key.split("/")})
 
 
+def health(found: dict[str, Any]) -> Any:
+    """The check of the latest materialization; none while Dagster shows it as not evaluated."""
+    checks = found["assetNodeOrError"]["assetChecksOrError"]["checks"]
+    [check] = [check for check in checks if check["name"] == "stream_health"]
+    return check["executionForLatestMaterialization"]
+
+
 def beats(found: dict[str, Any]) -> list[int]:
     """Rows of the heartbeats, which belong to no run."""
     return [
@@ -141,6 +148,8 @@ def test_materializing_launches_a_host_and_waits_for_the_streams(streams: Stream
     assert set(streams.dev.materialized(run_id)) == {"silver/live", "gold/squares"}
     wait_for("all rows are there", lambda: streams.exact, 60)
     assert streams.dev.status(streams.host.run_id) == "STARTED"
+    # At the supervisor's next look; the next heartbeat may be minutes away.
+    wait_for("the check of this materialization", lambda: health(shown(streams, "silver/live")), 30)
 
 
 def test_the_asset_shows_its_stream(streams: Streams) -> None:
@@ -149,12 +158,6 @@ def test_the_asset_shows_its_stream(streams: Streams) -> None:
         observed = any("kindling/batch_id" in labels for labels in labels_of(found))
         return found if observed and health(found) and sum(beats(found)) == 120 else None
 
-    def health(found: dict[str, Any]) -> Any:
-        checks = found["assetNodeOrError"]["assetChecksOrError"]["checks"]
-        [check] = [check for check in checks if check["name"] == "stream_health"]
-        return check["executionForLatestMaterialization"]
-
-    # The run's own materialization may have come after the first check; the next heartbeat brings another.
     streams.add(20)
     found = wait_for("observation, heartbeat and check", told, 120)  # heartbeats come each minute
     assert health(found)["evaluation"]["success"]
