@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -11,18 +12,23 @@ from pathlib import Path
 
 from kindling_dagster.streaming.model import HostInfo
 from kindling_dagster.streaming.model import StreamingQueryState as State
-from kindling_dagster.streaming.supervision import SupervisorPolicy
 from tests.e2e.driver import DagsterDev, wait_for
 from tests.faults.harness import Flow, flow
 
 DEFINITIONS = """
-from kindling_dagster import KindlingProject, KindlingStreamsResource, build_kindling_definitions
+from kindling_dagster import (
+    KindlingProject, KindlingStreamsResource, SupervisorPolicy, build_kindling_definitions
+)
 
 project = KindlingProject({app!r})
 defs = build_kindling_definitions(
-    project, streams_resource=KindlingStreamsResource(project, store_url={url!r})
+    project,
+    streams_resource=KindlingStreamsResource(project, store_url={url!r}),
+    supervisor=SupervisorPolicy(stable_after={stable}),
 )
 """
+STABLE_SECONDS = 10.0
+"""After how long a host counts as one that stayed up, so that no backoff is due when it dies; 60 s by default."""
 
 
 class KilledHosts:
@@ -36,7 +42,9 @@ class KilledHosts:
         """Start it and wait until all streams run."""
         folder = Path(self._undo.enter_context(tempfile.TemporaryDirectory(prefix="kindling-stack-")))
         self._flow = running = self._undo.enter_context(flow(folder))
-        (folder / "defs.py").write_text(DEFINITIONS.format(app=str(running.app), url=running.url))
+        (folder / "defs.py").write_text(
+            DEFINITIONS.format(app=str(running.app), url=running.url, stable=STABLE_SECONDS)
+        )
         dev = DagsterDev(folder, folder / "defs.py")
         self._undo.callback(dev.stop)
         dev.start()
@@ -44,10 +52,10 @@ class KilledHosts:
         running.await_state(State.RUNNING, seconds=240)
 
     def settle(self) -> None:
-        """Wait until the host counts as one that stayed up: no backoff is due when it dies."""
-        stable = SupervisorPolicy().stable_after
+        """Wait until the host counts as one that stayed up."""
         wait_for(
-            "a host that stayed up", lambda: self._host().heartbeat_at - self._host().started_at > stable
+            "a host that stayed up",
+            lambda: self._host().heartbeat_at - self._host().started_at > STABLE_SECONDS,
         )
 
     def kill(self) -> float:
@@ -55,14 +63,22 @@ class KilledHosts:
         assert self._flow is not None
         running, before = self._flow, self._host()
         running.land(5)
-        started = time.monotonic()
+        killed = time.time()
         os.kill(before.pid, signal.SIGKILL)
         wait_for(
             "another host runs the streams",
             lambda: self._host().token > before.token and running.all_run(),
             240,
         )
-        seconds = time.monotonic() - started
+        seconds = time.time() - killed
+        [launch] = running.store.launches(limit=1)
+        print(
+            f"asked for the next host after {launch.at - killed:.1f} s, "
+            f"it had the lease after {self._host().started_at - killed:.1f} s, "
+            f"all streams ran after {seconds:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
         running.await_exact()
         return seconds
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
+from benchmarks._stream_app import PRICES, Hosted, Stage
 from benchmarks.harness import Case
-from benchmarks.streams import PRICES, Hosted, Stage
 from kindling_dagster.spark import build_session
 from kindling_dagster.streaming.dimensions.look import look
 from kindling_dagster.streaming.dimensions.model import Dimension
@@ -120,7 +120,7 @@ class Restarting(Hosted):
             found[:] = [last] if last is not None and last != before else []
             return bool(found)
 
-        self.wait_for(restarted)
+        self.wait_for("a restart", restarted)
         [step] = found[0].steps
         assert step.status == "done", step
         assert step.ended_at is not None
@@ -128,7 +128,7 @@ class Restarting(Hosted):
 
     def _tick(self) -> Cascade | None:
         """As the dimension sensor does it; gives the last cascade that has ended."""
-        store, watched = self.stage.store, self._watched
+        store, watched = self.store, self._watched
         looked = look_at_all(watched.dimensions, store.fingerprints())
         tick = tick_restarts(
             store,

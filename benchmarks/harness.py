@@ -304,8 +304,15 @@ def run(
         console: Where the table goes; standard output when left out.
     """
     results: list[Result] = []
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
     for name in selected:
-        results += run_benchmark(name, runs, log=lambda line: print(line, file=sys.stderr, flush=True))
+        for result in run_benchmark(name, runs, tell):
+            # At once: what is ended before the table is there shows what it had.
+            tell("  ".join(filter(None, _row(result))))
+            results.append(result)
     # A pipe or a log file has no width of its own; rich would fold the table to 80 columns.
     width = None if sys.stdout.isatty() else 160
     (console or Console(width=width)).print(table(results))
