@@ -22,6 +22,8 @@ from faults.harness import PRICES, Flow, Host, flow, wait_for
 from kindling_dagster.streaming.model import StreamingQueryState as State
 
 LEASE = 8.0
+START_SECONDS = 900.0
+"""How long a machine may take until all streams run: two slow cores start twenty of them in some minutes."""
 DRAINED, LOST, NOT_STARTED = 0, 4, 5
 """How a host may end; see ``hosting``."""
 QUIET_SECONDS = 60.0
@@ -45,14 +47,16 @@ class Soak:
         self._faults: list[str] = []
 
     def _start(self) -> Host:
-        overrides = {"recovery.max_retries": 50, "recovery.max_backoff": 2}
+        # Without a trigger each stream would look for rows a hundred times a second.
+        overrides = {"recovery.max_retries": 50, "recovery.max_backoff": 2, "trigger": "1 second"}
         return self._running.host(overrides, lease=LEASE)
 
     def run(self) -> None:
         """Land and break until time is up, then compare."""
         running = self._running
         faults = (self._kill, self._kill_jvm, self._freeze, self._stop, self._lock, self._poison)
-        running.await_state(State.RUNNING, seconds=300)
+        running.await_state(State.RUNNING, seconds=START_SECONDS)
+        self._say(f"all {len(running.streams)} streams run")
         until = time.monotonic() + self._seconds - QUIET_SECONDS
         while time.monotonic() < until:
             # Sometimes in the middle of a start, sometimes when all streams have long been running.
@@ -84,7 +88,7 @@ class Soak:
     def _quiet(self) -> None:
         """Break nothing more; the host that runs now must not grow."""
         self._say("quiet")
-        wait_for("all streams", lambda: self._lives() and self._running.all_run(), 300, 1.0)
+        wait_for("all streams", lambda: self._lives() and self._running.all_run(), START_SECONDS, 1.0)
         self._land(10)
         before = self._memory()
         self._land(QUIET_SECONDS)
