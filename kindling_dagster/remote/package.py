@@ -19,7 +19,9 @@ MANIFEST = "kindling-manifest.json"
 _PACKAGE = Path(__file__).parents[1]
 # Dagster's side of the package; the driver needs dagster-pipes alone.
 _NOT_THERE = ("dagster", "dagster-pyspark", "dagster-deltalake", "alembic", "sqlalchemy", "rich")
-_LEFT_OUT = ("__pycache__", ".git", ".venv", "data", "spark-warehouse", "metastore_db")
+_LEFT_OUT = ("__pycache__", "spark-warehouse", "metastore_db")
+_DATA = "data"
+"""A folder at the top of an app that holds what runs write; a package deeper down may have that name too."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,12 @@ def build_package(project: KindlingProject, folder: Path) -> JobPackage:
 def _files(root: Path) -> Iterator[Path]:
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
-        if path.is_file() and not any(part in _LEFT_OUT for part in parts):
+        # What is hidden belongs to this machine: ``.env`` with its secrets, ``.venv``, ``.git``.
+        if any(part in _LEFT_OUT or part.startswith(".") for part in parts):
+            continue
+        if parts[0] == _DATA and not (root / _DATA / "__init__.py").is_file():
+            continue
+        if path.is_file():
             yield path
 
 
