@@ -112,7 +112,8 @@ class KindlingProject:
     def identity(self) -> str:
         """Equal for two projects exactly when they stand for the same app, loaded in the same way."""
         parts = (
-            self.app_path or self.manifest_path,
+            self.app_path,
+            self.manifest_path,
             self.environment,
             self.config_path,
             self.packages,

@@ -137,6 +137,8 @@ def test_equality_is_by_what_is_loaded() -> None:
     assert (
         len({one, KindlingProject(APPS / "kitchen"), KindlingProject(APPS / "kitchen", environment="x")}) == 3
     )
+    manifests = [KindlingProject(APPS / "kitchen", manifest=name) for name in ("a.json", "b.json")]
+    assert len({*manifests, KindlingProject(APPS / "kitchen"), KindlingProject(manifest="a.json")}) == 4
 
 
 def test_relative_paths_count_from_where_it_was_made(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
