@@ -139,8 +139,10 @@ class InProcessEngine:
 
     def _start_session(self, emit: Emit) -> SparkSession:
         started = time.monotonic()
-        self._owns_session = not session_is_up()
-        if self._owns_session:
+        is_new = not session_is_up()
+        # Kept: it may be up from a try before this one, at the end of which the app did not start.
+        self._owns_session = self._owns_session or is_new
+        if is_new:
             emit(LogLine("info", "Starting Spark …"))
         self._spark = self._create_session()
         emit(
