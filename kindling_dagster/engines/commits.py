@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from kindling_dagster.delta_log import (
     table_version,
 )
 from kindling_dagster.jvm import default_filesystem, qualified
+from kindling_dagster.lineage.commits import CommitLineage, commit_lineage, names_writer
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -47,12 +49,18 @@ class CommitReader:
         spark: For tables in a catalog and on storage that only Spark has credentials for.
         storage_options: Credentials for reading logs on object storage without Spark, as deltalake
             takes them; without any, Spark reads them.
+        secret_places: Entities whose location is a secret: of what goes wrong there, only the kind is told.
     """
 
     def __init__(
-        self, runtime: KindlingRuntime, spark: SparkSession, storage_options: Mapping[str, str] | None = None
+        self,
+        runtime: KindlingRuntime,
+        spark: SparkSession,
+        storage_options: Mapping[str, str] | None = None,
+        secret_places: Collection[str] = (),
     ) -> None:
         self._runtime = runtime
+        self._secret_places = frozenset(secret_places)
         self._spark = spark
         self._storage_options = {**PATIENCE, **storage_options} if storage_options else {}
         # By scheme and host: why logs there cannot be read without Spark, although there are options.
@@ -74,7 +82,7 @@ class CommitReader:
                 version = table_version(uri, self._options_for(uri))
                 return NO_TABLE if version is None else version
             except Exception as error:
-                self._give_up(uri, error)
+                self._give_up(entity_id, uri, error)
         return self._spark_version(uri)
 
     def user_metadata(self, entity_id: str, version: int | None) -> list[str]:
@@ -94,7 +102,7 @@ class CommitReader:
                 found = last_commits(uri, _LINEAGE_COMMITS, self._options_for(uri))
                 return [commit.user_metadata for commit in found]
             except Exception as error:
-                self._give_up(uri, error)
+                self._give_up(entity_id, uri, error)
         return self._told_by_spark.get(uri, [])
 
     def size(self, entity_id: str) -> int | None:
@@ -110,12 +118,19 @@ class CommitReader:
             return None
         return state.bytes if state else None
 
-    def metadata(self, entity_id: str, before: int | None) -> dict[str, Any]:
-        """JSON about the commits after version ``before``, and the table's totals.
+    def metadata(
+        self, entity_id: str, before: int | None, writer: CommitLineage | None = None
+    ) -> dict[str, Any]:
+        """JSON about the writer's commits after version ``before``, and the table's totals.
 
         Holds ``version``, ``rows``, ``bytes``, ``files``, ``schema``, ``commits`` (newest first) and
         ``uri``; ``unavailable`` says which could not be had and why. Never raises: by now the write
         has succeeded, and a table that cannot be described is no reason to call it failed.
+
+        Args:
+            entity_id: The entity.
+            before: What ``version`` told before the write.
+            writer: Whose commits are meant; those of all when None.
         """
         if before is None:
             return {"unavailable": "only Delta tables tell rows and versions without a scan"}
@@ -125,10 +140,12 @@ class CommitReader:
                 return {"unavailable": "the table's location is not known"}
             if self._within_reach(uri):
                 state = read_state(uri, since=before, storage_options=self._options_for(uri))
-                return {"uri": uri, **describe(state)} if state else {"unavailable": f"no table at {uri}"}
-            return {"uri": uri, **self._spark_metadata(uri, before)}
+                if state is None:
+                    return {"unavailable": f"no table at {uri}"}
+                return {"uri": uri, **describe(replace(state, commits=commits_of(writer, state.commits)))}
+            return {"uri": uri, **self._spark_metadata(uri, before, writer)}
         except Exception as error:
-            return {"unavailable": f"the table's log could not be read: {type(error).__name__}: {error}"}
+            return {"unavailable": f"the table's log could not be read: {self._in_a_line(entity_id, error)}"}
 
     def _delta_entity(self, entity_id: str) -> Any:
         """Kindling's definition of a Delta entity; None for other providers."""
@@ -167,11 +184,22 @@ class CommitReader:
         on_a_store = urlsplit(uri).scheme in _OBJECT_STORES
         return on_a_store and bool(self._storage_options) and _storage(uri) not in self._unreadable
 
-    def _give_up(self, uri: str, error: Exception) -> None:
+    def _give_up(self, entity_id: str, uri: str, error: Exception) -> None:
         """Leave the logs of a store to Spark, and remember why; where Spark would fare no better, raise."""
         if local_path(uri) is not None:
             raise error
-        self._unreadable[_storage(uri)] = _in_a_line(error)
+        self._unreadable[_storage(uri)] = self._in_a_line(entity_id, error)
+
+    def _in_a_line(self, entity_id: str, error: Exception) -> str:
+        """An error of deltalake without the colours and arrows of its many lines.
+
+        Where the location is a secret, its kind alone: storages spell a place in ways that no mask knows.
+        """
+        kind = type(error).__name__
+        if entity_id in self._secret_places:
+            return f"{kind}, with a text that may tell the secret location"
+        words = re.sub(r"\x1b\[\d+m|\u21b3", " ", f"{kind}: {error}").split()
+        return " ".join(words)[:_ERROR_LENGTH]
 
     def _options_for(self, uri: str) -> Mapping[str, str] | None:
         return None if local_path(uri) is not None else self._storage_options
@@ -192,27 +220,28 @@ class CommitReader:
         self._told_by_spark[uri] = [row["userMetadata"] or "" for row in rows]
         return int(rows[0]["version"])
 
-    def _spark_metadata(self, uri: str, before: int) -> dict[str, Any]:
+    def _spark_metadata(self, uri: str, before: int, writer: CommitLineage | None) -> dict[str, Any]:
         from delta.tables import DeltaTable
 
         table = DeltaTable.forPath(self._spark, uri)
         rows = table.history(_HISTORY_LIMIT).filter(f"version > {before}").collect()
         detail = table.detail().first()
         commits = [
-            {
-                "version": row["version"],
-                "operation": row["operation"],
-                "timestamp": row["timestamp"].timestamp(),
-                "metrics": row_metrics(row["operationMetrics"] or {}),
-            }
+            DeltaCommit(
+                row["version"],
+                row["operation"],
+                row["timestamp"].timestamp(),
+                row_metrics(row["operationMetrics"] or {}),
+                row["userMetadata"] or "",
+            )
             for row in rows
         ]
         return {
-            "version": commits[0]["version"] if commits else before,
+            "version": commits[0].version if commits else before,
             "bytes": int(detail["sizeInBytes"]),
             "files": int(detail["numFiles"]),
             "schema": list(table.toDF().schema.jsonValue()["fields"]),
-            "commits": commits,
+            "commits": [_describe_commit(commit) for commit in commits_of(writer, commits)],
             "unavailable": f"the total of rows needs a scan here: {self._why_spark(uri)}",
         }
 
@@ -230,10 +259,17 @@ def _storage(uri: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _in_a_line(error: Exception) -> str:
-    """An error of deltalake without the colours and arrows of its many lines."""
-    words = re.sub(r"\x1b\[\d+m|\u21b3", " ", f"{type(error).__name__}: {error}").split()
-    return " ".join(words)[:_ERROR_LENGTH]
+def commits_of(writer: CommitLineage | None, commits: Iterable[DeltaCommit]) -> tuple[DeltaCommit, ...]:
+    """Those of the commits that a writer made: others may have written the same table at the same time.
+
+    They are known by what they carry as ``userMetadata``. Where none carries the writer's, because the app's
+    settings or the user's own text leave it out, all those count that carry no other writer's.
+    """
+    if writer is None:
+        return tuple(commits)
+    found = tuple(commits)
+    mine = tuple(item for item in found if names_writer(item.user_metadata, writer))
+    return mine or tuple(item for item in found if commit_lineage(item.user_metadata, writer.entity) is None)
 
 
 def describe(state: DeltaState) -> dict[str, Any]:

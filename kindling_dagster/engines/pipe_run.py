@@ -57,7 +57,8 @@ class PipeRunner:
         self._manifest = manifest
         self._runtime = runtime
         self._emit = emit = masked(emit, manifest.secrets)
-        self._commits = CommitReader(runtime, spark, storage_options)
+        secret_places = [item.id for item in manifest.entities if item.location.kind == "secret"]
+        self._commits = CommitReader(runtime, spark, storage_options, secret_places)
         self._gate = WriteGate()
         self._canceller = SparkCanceller(spark, request.run_id, self._gate)
         self._listener = SignalListener(emit)
@@ -145,7 +146,7 @@ class PipeRunner:
             return self._checks.judge(pipe_id, outcome)
         self._lineage.tell(pipe_id, texts)
         lineage = self._lineage.of(pipe_id)
-        metadata = self._commits.metadata(output, before)
+        metadata = self._commits.metadata(output, before, lineage)
         outcome = PipeOutcome(
             metadata={
                 **metadata,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -35,17 +35,26 @@ def user_metadata(writing: Iterable[CommitLineage]) -> str:
 
 def commit_lineage(text: str, entity_id: str) -> CommitLineage | None:
     """Who wrote the commit with this ``userMetadata`` to an entity's table; None for foreign commits."""
+    return next((item for item in _writers(text) if item.entity == entity_id), None)
+
+
+def names_writer(text: str, writer: CommitLineage) -> bool:
+    """Whether ``userMetadata`` names this pipe in this run, in whatever version."""
+    mine = (writer.pipe, writer.entity, writer.run_id)
+    return any((item.pipe, item.entity, item.run_id) == mine for item in _writers(text))
+
+
+def _writers(text: str) -> Iterator[CommitLineage]:
     try:
         stated = json.loads(text)
     except ValueError:
-        return None
+        return
     pipes = stated.get(_KEY) if isinstance(stated, Mapping) else None
     for item in pipes if isinstance(pipes, list) else ():
-        if isinstance(item, Mapping) and item.get("entity") == entity_id:
-            return CommitLineage(
+        if isinstance(item, Mapping):
+            yield CommitLineage(
                 **{
                     name: str(item.get(name, ""))
                     for name in ("pipe", "entity", "package", "version", "run_id")
                 }
             )
-    return None

@@ -18,6 +18,7 @@ from deltalake import CommitProperties, write_deltalake
 
 from kindling_dagster import KindlingResource
 from kindling_dagster.engines.commits import NO_TABLE, CommitReader
+from kindling_dagster.lineage.commits import CommitLineage
 
 KEY = "somebody"
 
@@ -48,7 +49,7 @@ class SparkReads(CommitReader):
         self._told_by_spark[uri] = ["told by Spark"]
         return 1000
 
-    def _spark_metadata(self, uri: str, before: int) -> dict[str, Any]:
+    def _spark_metadata(self, uri: str, before: int, writer: CommitLineage | None) -> dict[str, Any]:
         return {"unavailable": self._why_spark(uri)}
 
 
