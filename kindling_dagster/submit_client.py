@@ -83,7 +83,8 @@ class KindlingSubmitClient(PipesClient):
         ):
             properties = Path(folder) / "spark.properties"
             properties.touch(mode=0o600)
-            properties.write_text("".join(_property(name, value) for name, value in self._conf.items()))
+            lines = [_property(name, value) for name, value in self._conf.items()]
+            properties.write_text("".join(lines), encoding="utf-8")
             self._terminated = False
             self._process = subprocess.Popen(
                 self._command(properties),
@@ -134,9 +135,11 @@ def _pyspark_submit() -> str:
 
 
 def _property(name: str, value: str) -> str:
-    """A line of a Java properties file."""
-    text = value.replace("\\", "\\\\").replace("\n", "\\n")
-    return f"{name} {text}\n"
+    """A line of a Java properties file, as ``java.util.Properties`` reads it back."""
+    escaped = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\f": "\\f"}
+    text = "".join(escaped.get(sign, sign) for sign in value)
+    # The first sign of equality ends the name; blanks after it belong to no value, unless escaped.
+    return f"{name}={chr(92) if text.startswith(' ') else ''}{text}\n"
 
 
 def _driver_of(process: subprocess.Popen[bytes]) -> int | None:
