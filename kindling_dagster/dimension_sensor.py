@@ -37,7 +37,7 @@ from kindling_dagster.streaming.looking import Looked, look_at_all
 from kindling_dagster.streaming.restart_ticks import RestartTick, tick_restarts
 from kindling_dagster.streaming.restarts import Cascade
 from kindling_dagster.streaming.session_looks import KIND, ask_session, needs_session, seen_in_session
-from kindling_dagster.streaming.store import ConflictError
+from kindling_dagster.streaming.store import ConflictError, StoreError
 from kindling_dagster.streaming.watched import DimensionPolicy, WatchedDimensions
 from kindling_dagster.translator import DagsterKindlingTranslator
 
@@ -157,12 +157,9 @@ class _Tick:
             looks.values(),
             clock=self.client.clock,
         )
-        # Only now: a crash before this tells the same changes again, which restart nothing a second time.
-        for id_, found in looks.items():
-            if found.fingerprint is not None and found.fingerprint != fingerprints.get(id_):
-                store.put_fingerprint(id_, found.fingerprint)
         self._tell(looks, tick.decisions)
         requests, requested = self._requests(tick, cursor.requested)
+        self._remember(looks, fingerprints)
         return SensorResult(
             run_requests=requests,
             skip_reason=None if requests else self._words(looks, tick),
@@ -182,6 +179,17 @@ class _Tick:
             else found
             for id_, found in looked.looks.items()
         }
+
+    def _remember(self, looks: Mapping[str, DimensionLook], fingerprints: Mapping[str, str]) -> None:
+        """Last of all: a crash before this tells the same changes again, which restart nothing a second time."""
+        for id_, found in looks.items():
+            if found.fingerprint is None or found.fingerprint == fingerprints.get(id_):
+                continue
+            try:
+                self.client.store.put_fingerprint(id_, found.fingerprint)
+            except StoreError as error:
+                # A tick that fails here would tell nothing of those that are remembered already.
+                self.context.log.warning(f"What is told of {id_} will be told again: {error}")
 
     # -- what is told
 

@@ -20,9 +20,10 @@ from kindling_dagster import KindlingResource, KindlingStreamsResource, read_sig
 from kindling_dagster.dimension_events import problem_mark
 from kindling_dagster.dimension_sensor import DimensionCursor
 from kindling_dagster.manifest import Location
+from kindling_dagster.streaming.client import StreamsClient
 from kindling_dagster.streaming.dimensions.model import DimensionLook, DimensionProblem
 from kindling_dagster.streaming.model import DeadLetter, StreamingQueryState, StreamStatus
-from kindling_dagster.streaming.store import StreamStore
+from kindling_dagster.streaming.store import StoreUnavailable, StreamStore
 from kindling_dagster.streaming.watched import DimensionPolicy, WatchedDimensions
 
 
@@ -335,6 +336,43 @@ def test_a_crash_at_any_write_leads_to_one_restart(
         keys |= {request.run_key for request in world.tick(31).run_requests or []}
     assert world.restarted(before) == {"by_files": 1}
     assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "fails"),
+    [
+        (StreamsClient, "snapshot", True),
+        (StreamStore, "put_document", True),
+        (StreamStore, "put_fingerprint", False),
+    ],
+)
+def test_what_was_seen_is_told_whatever_the_store_refuses(
+    world: DimensionWorld, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, fails: bool
+) -> None:
+    """Told by this tick or, where it fails, by the next one; two changes, so that one can be remembered alone."""
+    world.write_files(2)
+    append_delta(world)
+    before = world.generations()
+    real, calls = getattr(owner, name), []
+
+    def refuse(self: Any, *args: Any, **options: Any) -> Any:
+        calls.append(name)
+        if len(calls) == (2 if name == "put_fingerprint" else 1):
+            raise StoreUnavailable("The store is locked.")
+        return real(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, refuse)
+        try:
+            seen = set(told(world.tick(1)))
+        except Exception:  # Dagster's own, around the store's
+            seen = set()
+    assert calls
+    assert bool(seen) != fails
+    assert seen | set(told(world.tick(31))) == {"ref/planes", "ref/rates"}
+    world.tick(31)
+    assert world.restarted(before) == {"by_files": 1}
+    assert told(world.tick(31)) == {}
 
 
 def test_a_lost_cursor_repeats_nothing(world: DimensionWorld) -> None:
