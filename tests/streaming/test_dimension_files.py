@@ -87,6 +87,46 @@ def test_rows_are_read_only_when_the_listing_differs(folder: Path, monkeypatch: 
     assert (found.change, found.rows, found.problem) == (None, 3, None)
 
 
+@pytest.mark.parametrize("method", ["files", "hash"])
+def test_a_file_that_vanishes_after_it_was_listed_is_no_missing_table(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    seen = look(dimension(folder, method))
+    pq.write_table(ROWS, folder / "part-2.parquet")
+    real = files._is_data
+
+    def vanish(path: Path) -> bool:
+        if path.name == "part-2.parquet":
+            (folder / path).unlink()
+        return real(path)
+
+    monkeypatch.setattr(files, "_is_data", vanish)
+    found = look(dimension(folder, method), seen.fingerprint)
+    assert (found.change, found.problem) == (None, None)
+
+
+@pytest.mark.parametrize(("times", "problem"), [(1, None), (99, "error")])
+def test_files_replaced_while_they_are_read_are_listed_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, times: int, problem: str | None
+) -> None:
+    seen = look(dimension(folder, "hash"))
+    touch(folder)
+    real, calls = files._parquet, []
+
+    def replaced(watched: Dimension, listing: files.Listing) -> object:
+        calls.append(listing)
+        if len(calls) <= times:
+            [file] = listing.files
+            Path(file.path).rename(folder / f"part-{len(calls) + 1}.parquet")
+        return real(watched, listing)
+
+    monkeypatch.setattr(files, "_parquet", replaced)
+    found = look(dimension(folder, "hash"), seen.fingerprint)
+    assert found.change is None
+    assert (found.problem.kind if found.problem else None) == problem
+    assert found.fingerprint != seen.fingerprint or problem
+
+
 def test_partitions_are_columns(tmp_path: Path) -> None:
     for year in (2023, 2024):
         (tmp_path / f"year={year}").mkdir()

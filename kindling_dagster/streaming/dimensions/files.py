@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 _BATCH = 10_000
+_TRIES = 3
 _FALSE = ("false", "no", "0", "off")
 
 
@@ -67,11 +68,21 @@ def look_at_files(dimension: Dimension, location: str, previous: Fingerprint | N
     Raises:
         FileNotFoundError: There are no files.
         ColumnError: A chosen column is not there.
+        OSError: A writer replaces the files faster than they are read.
         Exception: Whatever storage or the format's reader raise.
     """
-    listing = list_files(location, dimension)
-    if not listing.files:
+    for _ in range(_TRIES):
+        try:
+            listing = list_files(location, dimension)
+            if listing.files:
+                return _compared(dimension, listing, previous)
+        except FileNotFoundError:
+            continue  # a writer has just put another in its place
         raise FileNotFoundError("no files")
+    raise OSError("its files are replaced while they are read")
+
+
+def _compared(dimension: Dimension, listing: Listing, previous: Fingerprint | None) -> DimensionLook:
     if previous is not None and previous.commit.digest == listing.digest:
         return _look(dimension, previous, None, "", previous=previous)
     current = _measured(dimension, listing)
@@ -140,7 +151,10 @@ def list_files(location: str, dimension: Dimension) -> Listing:
     files = []
     for item in found:
         if _is_data(item.relative_to(base)):
-            status = item.stat()
+            try:
+                status = item.stat()
+            except FileNotFoundError:
+                continue  # removed since it was listed
             files.append(ListedFile(str(item), status.st_size, status.st_mtime))
     return Listing(tuple(sorted(files, key=lambda file: file.path)), LocalFileSystem())
 
