@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 
 from kindling_dagster.delta_log import local_path
 from kindling_dagster.errors import DeclarationError
@@ -144,6 +145,7 @@ class Entries:
                     f"The file ingestion entry {entry.id} is discovered by {entry.discovery}, not from a landing path.",
                     "Run the app's ingestion where that is, and unset kindling.dagster.ingestion.landing.",
                 )
+            _check_patterns(entry)
             parts = re.split(r"\{[^{}]*\}", entry.dest_entity_id)
             template = re.compile("(.+)".join(map(re.escape, parts)))
             for entity in self.manifest.entities:
@@ -159,3 +161,28 @@ class Entries:
                     )
                 found.setdefault(entity.id, []).append(entry)
         return {id_: tuple(entries) for id_, entries in found.items()}
+
+
+def _check_patterns(entry: IngestionSpec) -> None:
+    """Refuse patterns that leave a part of the destination's name open: the first file would end every look."""
+    try:
+        wanted = {name for _, name, _, _ in Formatter().parse(entry.dest_entity_id) if name is not None}
+    except ValueError as error:
+        raise DeclarationError(
+            f"The file ingestion entry {entry.id} goes to {entry.dest_entity_id!r}, which is no template: {error}.",
+            "Write a group of its patterns as {group}.",
+        ) from error
+    for pattern in entry.patterns:
+        try:
+            missing = wanted - set(re.compile(pattern).groupindex)
+        except re.error as error:
+            raise DeclarationError(
+                f"The pattern {pattern!r} of the file ingestion entry {entry.id} is no regular expression: {error}.",
+                "Correct it.",
+            ) from error
+        if missing:
+            raise DeclarationError(
+                f"The file ingestion entry {entry.id} goes to {entry.dest_entity_id}, and its pattern {pattern!r} has "
+                f"no group {', '.join(map(repr, sorted(missing)))}.",
+                "Name each group in every pattern: (?P<name>…).",
+            )

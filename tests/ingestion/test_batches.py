@@ -204,6 +204,24 @@ def test_files_that_go_nowhere_are_told_and_templates_reach_what_fits() -> None:
         Entries(app(discovery="autoloader")).reachable()
 
 
+@pytest.mark.parametrize(
+    ("patterns", "destination", "words"),
+    [
+        ((r"(?P<region>\w+)\.csv", r"\w+\.json"), "bronze.orders_{region}", "no group 'region'"),
+        ((r"(\w+)\.csv",), "bronze.orders_{}", "no group ''"),
+        ((r"(?P<a>\w+)\.csv",), "bronze.{a}_{b}", "no group 'b'"),
+        ((r"(?P<a>\w+)\.csv",), "bronze.{a", "no template"),
+        ((r"(\w+",), "bronze.orders_eu", "no regular expression"),
+    ],
+)
+def test_patterns_that_cannot_name_their_entity_are_refused_at_load(
+    patterns: tuple[str, ...], destination: str, words: str
+) -> None:
+    entries = Entries(app(patterns=patterns, dest_entity_id=destination))
+    with pytest.raises(DeclarationError, match=words):
+        entries.reachable()
+
+
 def test_files_are_taken_once_they_have_settled(tmp_path: Path) -> None:
     paths = IngestionPaths.of(app(), tmp_path)
     assert paths is not None
