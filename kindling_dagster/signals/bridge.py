@@ -330,7 +330,7 @@ class StepReporter:
         return "Nothing new to write" if all(ended) and ended else "Not written to the end"
 
     def _log_record(self, title: str, record: StepRecord) -> None:
-        parts = [f"{title}.", record.to_text(), scrub_text(record.to_json())]
+        parts = [f"{title}.", record.to_text(), record.to_json()]
         self._context.log.info("\n".join(part for part in parts if part))
 
 

@@ -65,6 +65,17 @@ def scrub_text(text: str) -> str:
     return _SECRET_TEXT.sub(_masked, text)
 
 
+def scrub_data(data: Any) -> Any:
+    """Plain data with each text in it scrubbed, so that what is made of it stays JSON."""
+    if isinstance(data, str):
+        return scrub_text(data)
+    if isinstance(data, Mapping):
+        return {scrub_data(key): scrub_data(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [scrub_data(value) for value in data]
+    return data
+
+
 def _masked(match: re.Match[str]) -> str:
     return (match["user"] or match["pair"] or match["bearer"] or "") + MASK
 

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from kindling_dagster.dag.results import PipeResult
+from kindling_dagster.signals.plain import scrub_data
 
 _BAR: Final = 40
 """Characters of the time axis."""
@@ -83,8 +84,8 @@ class StepRecord:
         return made
 
     def to_json(self) -> str:
-        """``to_data`` as one line."""
-        return json.dumps(self.to_data(), separators=(",", ":"))
+        """``to_data`` as one line, its texts scrubbed of secrets."""
+        return json.dumps(scrub_data(self.to_data()), separators=(",", ":"))
 
     def to_text(self) -> str:
         """A table with a time axis, one line for each pipe, by start."""

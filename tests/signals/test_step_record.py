@@ -40,6 +40,22 @@ def test_pipes_that_never_started_are_in_the_data_alone() -> None:
     )
 
 
+def test_secrets_are_masked_and_the_line_stays_json() -> None:
+    """A mask over the line as text takes what lies between two texts for a password: ``url":"x","to":"a@b``."""
+    facts = {
+        "source": {"url": "jdbc://me:hunter2", "to": "a@b", "said": 'password="hunter2"', "n": [1, None]}
+    }
+    data = json.loads(StepRecord([], facts=facts).to_json())
+    assert data["source"] == {
+        "url": "jdbc://me:hunter2",
+        "to": "a@b",
+        "said": 'password="***"',
+        "n": [1, None],
+    }
+    [pipe] = json.loads(StepRecord([result("x://u:hunter2@h", 1.0, 2.0)]).to_json())["pipes"]
+    assert pipe["pipe"] == "x://u:***@h"
+
+
 def test_times_are_utc_to_the_millisecond() -> None:
     assert iso(0.0015) in ("1970-01-01T00:00:00.001+00:00", "1970-01-01T00:00:00.002+00:00")
     assert iso(None) is None
