@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from kindling_dagster.delta_log import last_commits, table_version
-from kindling_dagster.errors import LineageError
+from kindling_dagster.delta_log import DeltaCommit, last_commits, table_version
+from kindling_dagster.errors import KindlingDagsterError, LineageError
 from kindling_dagster.lineage.audit import Staleness, TableLineage, audit_table
 from kindling_dagster.lineage.commits import CommitLineage, commit_lineage
 from kindling_dagster.lineage.settings import PipeLineage, lineage_pipes
 from kindling_dagster.locations import table_location
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.signals.emitter import AsyncSignalEmitter
+from kindling_dagster.table_checks.outcome import told_in_a_line
 
 if TYPE_CHECKING:
     from kindling.signaling import SignalProvider
@@ -103,8 +105,9 @@ class LineageAuditor(AsyncSignalEmitter):
         return found
 
     def has_table(self, entity_id: str) -> bool:
-        """Whether an entity's table is there; raises as ``location``."""
-        return table_version(self.location(entity_id), self._storage_options) is not None
+        """Whether an entity's table is there; raises as ``audit``."""
+        with self._reading(entity_id):
+            return table_version(self.location(entity_id), self._storage_options) is not None
 
     def layer(self, entity_id: str) -> str:
         """The layer whose column an entity's rows carry."""
@@ -119,7 +122,7 @@ class LineageAuditor(AsyncSignalEmitter):
             LineageError: As ``audit``.
         """
         found: dict[str, str] = {}
-        for commit in last_commits(self.location(entity_id), _COMMITS, self._storage_options):
+        for commit in self._last_commits(entity_id, _COMMITS):
             written = commit_lineage(commit.user_metadata, entity_id)
             if written is not None:
                 found.setdefault(written.pipe, written.version)
@@ -135,8 +138,12 @@ class LineageAuditor(AsyncSignalEmitter):
         return frozenset(pipe.pipe_id for pipe in self._writers(entity_id))
 
     def writer_of(self, entity_id: str, version: int) -> CommitLineage | None:
-        """Who wrote a version of an entity's table; None when the commit does not say, or is not in the log."""
-        for commit in last_commits(self.location(entity_id), None, self._storage_options):
+        """Who wrote a version of an entity's table; None when the commit does not say, or is not in the log.
+
+        Raises:
+            LineageError: As ``audit``.
+        """
+        for commit in self._last_commits(entity_id, None):
             if commit.version == version:
                 return commit_lineage(commit.user_metadata, entity_id)
         return None
@@ -158,7 +165,7 @@ class LineageAuditor(AsyncSignalEmitter):
             now: The moment, with a time zone.
 
         Raises:
-            LineageError: As ``location``; or there is no table.
+            LineageError: As ``location``; or there is no table, or it cannot be read.
         """
         current = self.current_versions(entity_id) if current is None else current
         before = (now or datetime.now(timezone.utc)) - max_age if max_age is not None else None
@@ -179,13 +186,32 @@ class LineageAuditor(AsyncSignalEmitter):
         return EntityAudit(entity_id, layer, current, found)
 
     def _count(self, entity_id: str, stale: Staleness | None = None) -> TableLineage:
-        return audit_table(
-            self.location(entity_id),
-            self.layer(entity_id),
-            stale=stale,
-            storage_options=self._storage_options,
-            spark=self._spark,
-        )
+        with self._reading(entity_id):
+            return audit_table(
+                self.location(entity_id),
+                self.layer(entity_id),
+                stale=stale,
+                storage_options=self._storage_options,
+                spark=self._spark,
+            )
+
+    def _last_commits(self, entity_id: str, limit: int | None) -> tuple[DeltaCommit, ...]:
+        with self._reading(entity_id):
+            return last_commits(self.location(entity_id), limit, self._storage_options)
+
+    @contextmanager
+    def _reading(self, entity_id: str) -> Iterator[None]:
+        """Whatever storage and log raise, as an error that names the table."""
+        try:
+            yield
+        except KindlingDagsterError:
+            raise
+        except Exception as error:
+            line = told_in_a_line(error, self._manifest.entities_by_id[entity_id])
+            raise LineageError(
+                f"The table of {entity_id} cannot be read: {line}",
+                "Look at its _delta_log and at the access to its storage.",
+            ) from error
 
     def _writers(self, entity_id: str) -> list[PipeLineage]:
         return [pipe for pipe in self._pipes.values() if pipe.entity_id == entity_id]

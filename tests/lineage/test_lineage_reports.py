@@ -107,6 +107,26 @@ def test_tables_that_are_not_there_yet_are_named_unless_asked_for(arguments: lis
     assert invoke("report", *arguments, "--entity", "gold.totals").exit_code == 1
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["report"],
+        ["report", "--entity", "silver.orders"],
+        ["stale", "--entity", "silver.orders"],
+        ["find", "--entity", "silver.orders", "--table-version", "0"],
+        ["reprocess", "--pipe", "silver.clean", "--version", "1.0"],
+    ],
+    ids=" ".join,
+)
+def test_a_table_that_cannot_be_read_is_named_and_no_traceback(
+    arguments: list[str], tables: Path, command: list[str]
+) -> None:
+    (tables / "orders/_delta_log/00000000000000000001.json").write_text("{not json")
+    found = invoke(*command, *arguments)
+    assert (found.exit_code, type(found.exception)) == (1, SystemExit)
+    assert "The table of silver.orders cannot be read: DeltaError" in found.output
+
+
 def test_stale_rows_are_an_exit_code(arguments: list[str]) -> None:
     found = invoke("stale", *arguments, "--entity", "silver.orders", "--json")
     assert (found.exit_code, json.loads(found.output)[0]["stale_rows"]) == (1, 3)
