@@ -2,30 +2,78 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dagster import (
     PipesClient,
     PipesContextInjector,
+    PipesMessageHandler,
     PipesMessageReader,
     PipesTempFileContextInjector,
-    PipesTempFileMessageReader,
     open_pipes_session,
 )
+from dagster_pipes import PipesDefaultMessageWriter
 
 from kindling_dagster.errors import RunError
 from kindling_dagster.pipes_engine import KindlingMessages
 from kindling_dagster.spark import find_java, session_conf
 
 _JOB = Path(__file__).parent / "remote" / "__main__.py"
+_LOOK_SECONDS = 0.02
+
+
+class FileMessages(PipesMessageReader):
+    """Messages of a job on this machine, by a file.
+
+    Dagster's own ``PipesTempFileMessageReader`` takes a line that is still being written for a whole one, and ends
+    there: seen with messages of some ten kilobytes, such as the schema of a wide table or a long stack.
+    """
+
+    @contextmanager
+    def read_messages(self, handler: PipesMessageHandler) -> Iterator[Any]:
+        """See ``PipesMessageReader``."""
+        with tempfile.TemporaryDirectory(prefix="kindling-messages-") as folder:
+            path = Path(folder) / "messages"
+            path.touch()
+            ended = threading.Event()
+            thread = threading.Thread(
+                target=_hand_on, args=(path, handler, ended), daemon=True, name="kindling messages"
+            )
+            thread.start()
+            try:
+                yield {PipesDefaultMessageWriter.FILE_PATH_KEY: str(path)}
+            finally:
+                ended.set()
+                thread.join()
+
+    def no_messages_debug_text(self) -> str:
+        """See ``PipesMessageReader``."""
+        return "Attempted to read messages from a local file."
+
+
+def _hand_on(path: Path, handler: PipesMessageHandler, ended: threading.Event) -> None:
+    """Hand on each line once it is whole; the last one is not where the job died over it."""
+    rest = b""
+    with path.open("rb") as file:
+        while True:
+            is_last_look = ended.is_set()
+            *lines, rest = (rest + file.read()).split(b"\n")
+            for line in lines:
+                handler.handle_message(json.loads(line))
+            if is_last_look:
+                return
+            ended.wait(_LOOK_SECONDS)
 
 
 class KindlingSubmitClient(PipesClient):
@@ -60,7 +108,7 @@ class KindlingSubmitClient(PipesClient):
         self._program = spark_submit
         self._env = dict(env or {})
         self._injector = context_injector or PipesTempFileContextInjector()
-        reader = message_reader or PipesTempFileMessageReader()
+        reader = message_reader or FileMessages()
         self.message_reader = reader if isinstance(reader, KindlingMessages) else KindlingMessages(reader)
         self._grace_seconds = grace_seconds
         self._process: subprocess.Popen[bytes] | None = None
