@@ -240,14 +240,25 @@ def attach_session() -> SparkSession:
     return session
 
 
+def workers_python(settings: Mapping[str, str]) -> str | None:
+    """The Python of the executors, as Spark wants it in PYSPARK_PYTHON; None where the executors' machines decide.
+
+    Args:
+        settings: Those of the session, as ``session_conf`` gives them.
+    """
+    if _PYTHON in settings:
+        return settings[_PYTHON]
+    if settings.get("spark.master", "").startswith("local"):
+        # Its executors are the driver's children and must be the same Python. Other machines need not
+        # have it at this path.
+        return os.environ.get("PYSPARK_PYTHON", sys.executable)
+    return None
+
+
 def _set_workers_python(settings: Mapping[str, str]) -> None:
     """Say which Python runs on the executors; of a session made in Python, Spark takes the variable alone."""
-    if _PYTHON in settings:
-        os.environ["PYSPARK_PYTHON"] = settings[_PYTHON]
-    elif settings.get("spark.master", "").startswith("local"):
-        # Its executors are this interpreter's children and must be the same Python. Other machines
-        # need not have it at this path.
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if (python := workers_python(settings)) is not None:
+        os.environ["PYSPARK_PYTHON"] = python
 
 
 def _setup_error(error: Exception, java: Java, settings: Mapping[str, str]) -> SparkSetupError:

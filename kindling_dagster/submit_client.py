@@ -27,7 +27,7 @@ from dagster_pipes import PipesDefaultMessageWriter
 
 from kindling_dagster.errors import RunError
 from kindling_dagster.pipes_engine import KindlingMessages
-from kindling_dagster.spark import find_java, session_conf
+from kindling_dagster.spark import find_java, session_conf, workers_python
 
 _JOB = Path(__file__).parent / "remote" / "__main__.py"
 _LOOK_SECONDS = 0.02
@@ -170,7 +170,10 @@ class KindlingSubmitClient(PipesClient):
         return [*command, str(_JOB)]
 
     def _surroundings(self) -> dict[str, str]:
-        return {"JAVA_HOME": str(find_java().home), "PYSPARK_DRIVER_PYTHON": sys.executable}
+        found = {"JAVA_HOME": str(find_java().home), "PYSPARK_DRIVER_PYTHON": sys.executable}
+        if (python := workers_python(self._conf)) is not None:
+            found["PYSPARK_PYTHON"] = python
+        return found
 
 
 def _pyspark_submit() -> str:
