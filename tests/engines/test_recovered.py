@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from engines.spark_logs import FILLED_METRICS, Commit, write_log
 from manifests import manifest, pipe
 
 from kindling_dagster.dag.results import PipeStatus
@@ -16,44 +16,11 @@ APP = manifest(pipe("fill", "src.a", "out.a"))
 MINE = user_metadata([CommitLineage("fill", "out.a", "acme", "1.2", "mine")])
 ANOTHER_RUN = user_metadata([CommitLineage("fill", "out.a", "acme", "1.2", "another")])
 ANOTHER_PIPE = user_metadata([CommitLineage("other", "out.a", "acme", "1.2", "mine")])
-COLUMN = {"name": "id", "type": "long", "nullable": True, "metadata": {}}
-TABLE = (
-    {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}},
-    {
-        "metaData": {
-            "id": "7f3a9d51-0000-4000-8000-000000000000",
-            "format": {"provider": "parquet", "options": {}},
-            "schemaString": json.dumps({"type": "struct", "fields": [COLUMN]}),
-            "partitionColumns": [],
-            "configuration": {},
-            "createdTime": 0,
-        }
-    },
-)
-
-Commit = tuple[str, str, dict[str, str]]
-"""Operation, userMetadata, metrics."""
-
 MADE: Commit = ("WRITE", MINE, {"numFiles": "1", "numOutputRows": "0", "numOutputBytes": "900"})
-FILLED: Commit = ("WRITE", MINE, {"numFiles": "1", "numOutputRows": "3", "numOutputBytes": "900"})
+FILLED: Commit = ("WRITE", MINE, FILLED_METRICS)
 EMPTIED: Commit = ("WRITE", MINE, {"numFiles": "0", "numOutputRows": "0", "numOutputBytes": "0"})
 MERGED: Commit = ("MERGE", MINE, {"numTargetRowsInserted": "0", "numTargetRowsUpdated": "0"})
 BEFORE: Commit = ("WRITE", ANOTHER_RUN, {"numOutputRows": "3"})
-
-
-def write_log(folder: Path, commits: list[Commit]) -> None:
-    log = folder / "lake" / "out" / "a" / "_delta_log"
-    log.mkdir(parents=True)
-    for version, (operation, text, metrics) in enumerate(commits):
-        info = {
-            "timestamp": 1_700_000_000_000 + version,
-            "operation": operation,
-            "operationParameters": {},
-            "operationMetrics": metrics,
-            "userMetadata": text,
-        }
-        actions = [{"commitInfo": info}, *(TABLE if version == 0 else ())]
-        (log / f"{version:020}.json").write_text("".join(f"{json.dumps(action)}\n" for action in actions))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +44,7 @@ def write_log(folder: Path, commits: list[Commit]) -> None:
 )
 def test_only_what_ends_a_pipe_s_write_counts(tmp_path: Path, commits: list[Commit], committed: bool) -> None:
     if commits:
-        write_log(tmp_path, commits)
+        write_log(tmp_path / "lake" / "out" / "a", commits)
     found = [finished.result for finished in committed_by(APP, tmp_path, "mine", ["fill"])]
     assert [(result.pipe_id, result.status) for result in found] == (
         [("fill", PipeStatus.SUCCEEDED)] if committed else []
