@@ -139,7 +139,8 @@ class StepChecks:
 
     def _migration_plan(self, entity_id: str, check: TableCheck) -> list[str]:
         try:
-            return migration_lines(self._runtime, entity_id, check.made)
+            lines = migration_lines(self._runtime, entity_id, self._declared_location(entity_id), check.made)
+            return lines or ["Kindling's planner finds nothing to change"]
         except Exception as error:  # advice: the difference is told without it
             return [f"there is none: {type(error).__name__}: {error}"]
 

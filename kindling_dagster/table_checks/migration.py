@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,25 +13,27 @@ if TYPE_CHECKING:
 class _OneEntity:
     """A registry with one entity in it: Kindling's planner opens the tables of all there are."""
 
-    def __init__(self, registry: Any, entity_id: str) -> None:
-        self._registry = registry
-        self._entity_id = entity_id
+    def __init__(self, entity: Any) -> None:
+        self._entity = entity
 
     def get_entity_ids(self) -> list[str]:
         """The one."""
-        return [self._entity_id]
+        return [self._entity.entityid]
 
-    def get_entity_definition(self, entity_id: str) -> Any:
-        """As the app's registry has it."""
-        return self._registry.get_entity_definition(entity_id)
+    def get_entity_definition(self, entity_id: str) -> Any:  # noqa: ARG002
+        """The one's definition."""
+        return self._entity
 
 
-def migration_lines(runtime: KindlingRuntime, entity_id: str, made: Collection[str] = ()) -> list[str]:
+def migration_lines(
+    runtime: KindlingRuntime, entity_id: str, location: str | None = None, made: Collection[str] = ()
+) -> list[str]:
     """The changes that Kindling's planner finds necessary, as its command prints them.
 
     Args:
         runtime: The app, started.
         entity_id: The entity.
+        location: Where its table lies, absolute; None where Spark's catalog knows.
         made: Columns that writes add to the declared ones: the planner takes them for leftovers to remove.
 
     Raises:
@@ -41,8 +44,13 @@ def migration_lines(runtime: KindlingRuntime, entity_id: str, made: Collection[s
     from kindling.migration import ChangeKind, MigrationPlanner
     from kindling.spark_log_provider import PythonLoggerProvider
 
+    entity = runtime.entities.get_entity_definition(entity_id)
+    if location is not None:
+        # The planner asks Delta for the partitions by SQL, where a relative path names no table; it takes
+        # the error for "no partitions to compare" and leaves the change out.
+        entity = replace(entity, tags={**(entity.tags or {}), "provider.path": location})
     planner = MigrationPlanner(
-        _OneEntity(runtime.entities, entity_id),
+        _OneEntity(entity),
         get_kindling_service(DeltaEntityProvider),
         get_kindling_service(PythonLoggerProvider),
     )
