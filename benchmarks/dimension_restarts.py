@@ -219,11 +219,11 @@ READS: tuple[Read, ...] = (
     Read("Delta, collected by the pipe", "captured", DeltaTable, collected),
     Read(
         "SQL entity over Delta",
-        "view",
+        "delta",
         DeltaTable,
         lambda table: table.spark.sql(f"SELECT * FROM delta.`{table.path}`"),
     ),
-    Read("view of the session over Delta", "view", DeltaTable, by_view),
+    Read("view of the session over Delta", "delta", DeltaTable, by_view),
     Read(
         "Parquet files",
         "files",

@@ -17,7 +17,7 @@ ReadKind = Literal["delta", "files", "view", "memory", "captured"]
 
 - ``delta``: the table is read anew with every micro-batch;
 - ``files``: the files were listed at the start, and the query fails once they are replaced;
-- ``view``: a SQL view, resolved at the start;
+- ``view``: a SQL view of tables that are not known;
 - ``memory``: a table of the Spark session;
 - ``captured``: values that the pipe's own code has read or cached.
 """
@@ -33,7 +33,7 @@ RESTART_POLICY_TAG = "dagster/restart_policy"
 _WORDS = {"data": "its rows changed", "schema": "its columns changed", "replaced": "it is another table now"}
 _WHY_RESTART: Mapping[ReadKind, str] = {
     "files": "a query that reads plain files fails or goes on with the old ones once they are replaced",
-    "view": "a SQL view is resolved when the query starts",
+    "view": "which tables its SQL reads, and how, is not known",
     "memory": "a table of the Spark session is read as it was when the query started",
     "captured": "values that the pipe has read or cached itself stay as they were",
 }
@@ -286,39 +286,28 @@ class StreamDependencies:
     def _behind(self, entity_id: str) -> dict[str, ReadKind]:
         """The tables behind an entity, and how a query that reads the entity sees each."""
         tables: dict[str, ReadKind] = {}
-        seen: set[tuple[str, ReadKind | None]] = set()
-        stack: list[tuple[str, ReadKind | None]] = [(entity_id, None)]
+        seen: set[str] = set()
+        stack = [entity_id]
         while stack:
-            current_id, through = stack.pop()
-            if (current_id, through) in seen:
+            current_id = stack.pop()
+            if current_id in seen:
                 continue
-            seen.add((current_id, through))
+            seen.add(current_id)
             entity = self._manifest.entities_by_id.get(current_id)
-            below, kind = self._below(current_id, entity)
+            below = self._below(current_id, entity)
             if below:
-                stack.extend((id_, through or kind) for id_ in reversed(below))
-                continue
-            own = through or kind
-            assert own is not None
-            known = tables.get(current_id, own)
-            tables[current_id] = min(own, known, key=_NEED.index)
+                stack.extend(reversed(below))
+            else:
+                tables[current_id] = _read_kind(entity)
         return tables
 
-    def _below(self, entity_id: str, entity: EntitySpec | None) -> tuple[tuple[str, ...], ReadKind | None]:
-        """What an entity is a view of, if it is one, and how a query sees it."""
+    def _below(self, entity_id: str, entity: EntitySpec | None) -> tuple[str, ...]:
+        """What an entity is a view of, if it is one. Spark resolves a view to its tables, and reads these."""
         if entity is None:
-            return (), "captured"
+            return ()
         if entity.companion_of:  # Kindling reads the base table and filters it
-            return (entity.companion_of,), None
-        if entity.sql_inputs:
-            return entity.sql_inputs, "view"
-        if entity_id in self._views:
-            return self._views[entity_id], "view"
-        if entity.provider == "delta":
-            return (), "delta"
-        if entity.provider in FILE_FORMATS:
-            return (), "files"
-        return (), "memory" if entity.provider == "memory" else "view" if entity.sql else "captured"
+            return (entity.companion_of,)
+        return entity.sql_inputs or self._views.get(entity_id, ())
 
     @cached_property
     def _views(self) -> Mapping[str, tuple[str, ...]]:
@@ -344,6 +333,19 @@ class StreamDependencies:
             f"There is no restart policy {stated!r}, asked for stream {pipe_id!r}.",
             f"Use one of {', '.join(POLICIES)}.",
         )
+
+
+def _read_kind(entity: EntitySpec | None) -> ReadKind:
+    """How a query sees a table, or a view of which it is not known what is behind it."""
+    if entity is None:
+        return "captured"
+    if entity.provider == "delta":
+        return "delta"
+    if entity.provider in FILE_FORMATS:
+        return "files"
+    if entity.provider == "memory":
+        return "memory"
+    return "view" if entity.sql else "captured"
 
 
 def _listed(text: str) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from benchmarks.dimension_restarts import (
@@ -16,6 +19,10 @@ from benchmarks.dimension_restarts import (
 )
 
 SEEN = Outcome("new")
+PAGE = Path(__file__).parents[2] / "docs" / "dimensions.md"
+CELL = re.compile(
+    r"(?:(?P<value>new|old) rows(?P<old_columns>, old columns)?|fails \((?P<error>\w+)\))(?:: \*\*restart\*\*)?"
+)
 
 
 @pytest.mark.parametrize(
@@ -46,3 +53,22 @@ def test_between_markers() -> None:
     assert between_markers(page, "new") == f"a\n{BEGIN}\n\nnew\n\n{END}\nb"
     with pytest.raises(ValueError, match="no lines"):
         between_markers("a", "new")
+
+
+def test_the_page_has_the_table_as_it_is_made_and_nothing_is_missed() -> None:
+    """Also after somebody has changed the script, the policy, or a cell by hand."""
+    _, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    table, _, measured = rest.partition(END)[0].strip().rpartition("\n\n")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert [name for name, *_ in rows] == [read.name for read in READS]
+    outcomes = {name: dict(zip(CHANGES, map(outcome_of, cells), strict=True)) for name, *cells in rows}
+    assert markdown(outcomes) == table
+    assert missed(outcomes) == []
+    assert re.fullmatch(r"Measured with pyspark [\d.]+, delta-spark [\d.]+\.", measured)
+
+
+def outcome_of(cell: str) -> Outcome:
+    """What a cell says."""
+    found = CELL.fullmatch(cell)
+    assert found, cell
+    return Outcome(found["value"] or "", found["error"] or "", not found["old_columns"])
