@@ -17,7 +17,7 @@ from kindling_dagster.lineage.commits import commit_lineage
 from kindling_dagster.runtime import KindlingRuntime
 from kindling_dagster.spark import build_session
 from kindling_dagster.streaming import checkpoints
-from kindling_dagster.streaming.failures import CheckpointError
+from kindling_dagster.streaming.failures import CheckpointError, FailureClassifier
 from kindling_dagster.streaming.fencing import LeaseFence
 from kindling_dagster.streaming.model import StreamingQueryConfig
 from kindling_dagster.streaming.reprocess_rows import RowReprocessor
@@ -153,6 +153,53 @@ def test_batch_that_was_committed_is_left_out_when_it_comes_again(
     land(app, [(3, "cap", 1)])
     again.processAllAvailable()
     assert rows(app, table, "id", "amount") == [(1, 10), (2, 20), (3, 1)]
+
+
+def meddling(frame: Any, table: Path, switch: Path) -> Any:
+    """The frame, at whose third order another program changes the first order's row, as ``switch`` says.
+
+    Spark reads the frame inside the merge's transaction: what that has read of the table is then gone.
+    """
+    from pyspark.sql.functions import udf
+
+    @udf("long")
+    def meddle(order: int) -> int:
+        if order == 3 and switch.exists():
+            DeltaTable(str(table)).update({"price": "price + 1"}, predicate="id = 1")
+            if switch.read_text() == "once":
+                switch.unlink()
+        return order
+
+    return frame.withColumn("id", meddle("id"))
+
+
+@pytest.mark.parametrize("times", ["once", "each time"])
+def test_a_merge_that_another_writer_comes_before_is_repeated_and_neither_is_lost(
+    starter: StreamStarter, runtime: KindlingRuntime, app: Path, monkeypatch: pytest.MonkeyPatch, times: str
+) -> None:
+    """Once: the stream never notices. Each time: it fails, and that heals by a new start."""
+    table, switch = app / "data/lake/gold/priced", app / "data/meddle"
+    declared = runtime.pipes.get_pipe_definition("priced")
+    made = declared.execute
+    monkeypatch.setattr(declared, "execute", lambda **inputs: meddling(made(**inputs), table, switch))
+    priced, clean = (starter.start(stream_id, StreamingQueryConfig()) for stream_id in ("priced", "clean"))
+    for query in (clean, priced):
+        query.processAllAvailable()
+
+    switch.write_text(times)
+    land(app, [(3, "pen", 1)])
+    clean.processAllAvailable()
+    if times == "each time":
+        with pytest.raises(Exception, match="DELTA_CONCURRENT") as caught:
+            priced.processAllAvailable()
+        error = FailureClassifier().stream_error(caught.value, 0.0)
+        assert (error.type, error.kind) == ("ConcurrentAppendException", "transient")
+        switch.unlink()
+        priced = starter.start("priced", StreamingQueryConfig())
+    priced.processAllAvailable()
+    others = [entry for entry in DeltaTable(str(table)).history() if entry["operation"] == "UPDATE"]
+    assert len(others) == 1 if times == "once" else len(others) >= 5
+    assert rows(app, "gold/priced", "id", "price") == [(1, 3 + len(others)), (2, 5), (3, 3)]
 
 
 def test_a_batch_is_refused_once_the_lease_is_over(
