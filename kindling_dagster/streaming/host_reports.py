@@ -90,7 +90,7 @@ class Reporter:
             self._rows[stream_id] = self._rows.get(stream_id, 0) + rows
 
     def starting(self, stream_id: str) -> bool:
-        """A stream is being started; gives whether it was ever started before."""
+        """A stream has been started, or tried to; gives whether it ever was before."""
         with self._lock:
             again = stream_id in self._started
             if again:

@@ -182,12 +182,17 @@ class HostedStreams:
 
     def sights(self) -> list[Sight]:
         """All streams as they are now."""
+        with self._lock:
+            doing = {stream_id: state for stream_id, (state, _) in self._doing.items()}
         infos = {info.query_id: info for info in self._manager.list_queries()}
         for stream_id, error in self._undeclared.items():
             state = State.FAILED if self._should_run(stream_id) else State.STOPPED
             infos[stream_id] = StreamingQueryInfo(stream_id, state, last_error=error)
         verdicts = self.watchdog.verdicts() if self.watchdog is not None else {}
-        return [self._sight(info, verdicts.get(stream_id)) for stream_id, info in infos.items()]
+        return [
+            self._sight(info, verdicts.get(stream_id), doing.get(stream_id))
+            for stream_id, info in infos.items()
+        ]
 
     def seen(self) -> dict[str, int]:
         """By stream, the generation of ``Desired`` that what is known is about."""
@@ -317,9 +322,10 @@ class HostedStreams:
             actual[info.query_id] = Actual(state, self._generations.get(info.query_id, -1), since)
         return actual
 
-    def _sight(self, info: StreamingQueryInfo, verdict: Verdict | None) -> Sight:
+    def _sight(self, info: StreamingQueryInfo, verdict: Verdict | None, doing: State | None) -> Sight:
         remembered = self._recovery.state(info.query_id)
-        state = info.state
+        # A query that waits for its turn to be restarted is not what the new generation asks for.
+        state = doing if doing is not None and info.state is State.RUNNING else info.state
         wish = self._desired.get(info.query_id)
         if state not in UP and remembered.dead:
             state = State.DEAD_LETTER
@@ -457,13 +463,14 @@ class HostedStreams:
 
     def _start(self, action: Action, asked: bool) -> None:
         stream_id = action.stream_id
-        again = self._reporter.starting(stream_id)
         # Before the start: its query may fail before the call comes back.
         self._recovery.started(stream_id)
         if action.kind == "restart":
             info = self._manager.restart_query(stream_id, action.reason)
         else:
             info = self._manager.start_query(stream_id)
+        # After it: where the old query does not end, nothing is started.
+        again = self._reporter.starting(stream_id)
         if info.state is not State.FAILED:
             what = action.reason if asked else "by recovery"
             self._reporter.note(

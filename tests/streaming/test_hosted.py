@@ -18,7 +18,13 @@ from kindling_dagster.streaming.failures import CheckpointError
 from kindling_dagster.streaming.health import Verdict
 from kindling_dagster.streaming.host_reports import Reporter
 from kindling_dagster.streaming.hosted import HostedStreams
-from kindling_dagster.streaming.model import Command, HostInfo, StreamHealth, StreamingQueryConfig
+from kindling_dagster.streaming.model import (
+    Command,
+    HostInfo,
+    StreamHealth,
+    StreamingQueryConfig,
+    StreamingQueryState,
+)
 from kindling_dagster.streaming.queries import StreamingQueryManager
 from kindling_dagster.streaming.recovery import StreamingRecoveryManager
 from kindling_dagster.streaming.store import StreamStore, default_store_url
@@ -59,6 +65,8 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()
+        self.starters = 4
+        self.stop_timeout = WAIT
         self.store = StreamStore.open(default_store_url(str(folder)), "shop", clock=self.clock)
         self.new_host()
 
@@ -73,7 +81,7 @@ class World:
         self.starts = Starts()
         self.broken: Exception | None = None
         before = self.store.statuses()
-        self.manager = StreamingQueryManager(clock=self.clock)
+        self.manager = StreamingQueryManager(clock=self.clock, stop_timeout=self.stop_timeout)
         self.reporter = Reporter(self.store, before, "run-1", 5.0, self.clock)
         recovery = StreamingRecoveryManager(
             states=self.store.recovery_states(), clock=self.clock, rng=lambda: 0.5
@@ -88,6 +96,7 @@ class World:
             check=self._check,
             stored_recovery=self.store.recovery_states,
             wake=threading.Event(),
+            starters=self.starters,
             clock=self.clock,
         )
 
@@ -262,6 +271,47 @@ def test_restart_replaces_the_query_once(world: World) -> None:
     assert (first.stops, second.stops) == (1, 0)
     assert world.events("clean") == ["started", "restarted"]
     assert world.store.recovery_states()["clean"].failures == 0
+
+
+def test_a_restart_that_waits_for_its_turn_is_not_told_as_done(world: World) -> None:
+    """With one starter, and a first query that is slow to end."""
+    world.starters = 1
+    world.new_host()
+    world.ask("start", "clean", "told")
+    world.tick(times=2)
+    slow = world.starts.of("clean")[0]
+    slow.hang.add("stop")
+    world.ask("restart", "clean")
+    world.streams.tick(world.store.desired())
+    assert slow.called.wait(WAIT)
+    world.ask("restart", "told")
+    world.streams.tick(world.store.desired())
+    world.report()
+    assert (world.state("told"), world.starts.of("told")[0].stops) == ("starting", 0)
+    slow.release.set()
+    world.tick()
+    assert {each: world.state(each) for each in ("clean", "told")} == {"clean": "running", "told": "running"}
+    assert [world.store.statuses()[each].generation for each in ("clean", "told")] == [1, 1]
+
+
+def test_a_restart_whose_old_query_does_not_end_is_not_counted(world: World) -> None:
+    world.stop_timeout = 0.05
+    world.new_host()
+    world.ask("start", "clean")
+    world.tick()
+    stuck = world.starts.of("clean")[0]
+    stuck.hang.add("stop")
+    world.ask("restart", "clean")
+    world.tick()
+    assert (world.state("clean"), world.events("clean")[-1]) == ("stopping", "error")
+    assert world.store.statuses()["clean"].restarts == 0
+    stuck.release.set()
+    for _ in range(int(WAIT / 0.005)):
+        if world.manager.get_query_status("clean").state is not StreamingQueryState.STOPPING:
+            break
+        threading.Event().wait(0.005)
+    world.tick()
+    assert (world.state("clean"), world.store.statuses()["clean"].restarts) == ("running", 1)
 
 
 def test_stop_then_nothing_brings_it_back(world: World) -> None:
