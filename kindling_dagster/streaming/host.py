@@ -256,7 +256,6 @@ class StreamHost:
             reporter,
             before=before,
             check=self._check,
-            stored_recovery=self._store.recovery_states,
             wake=self._wake,
             overrides=self._overrides,
             starters=self._settings.starters,

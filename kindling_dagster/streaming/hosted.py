@@ -72,7 +72,6 @@ class HostedStreams:
         classifier: Decides whether an error can heal.
         mask: Takes secrets out of an error's text.
         check: Raises when the host cannot go on: then what streams meet is not their failure.
-        stored_recovery: Gives what the store remembers: what a person has revived is gone from it.
         wake: Set when something happened that the next tick should not wait for.
         starters: How many streams may be starting or stopping at once.
         clock: Gives Unix seconds.
@@ -88,7 +87,6 @@ class HostedStreams:
         *,
         before: Mapping[str, StreamStatus],
         check: Callable[[], None],
-        stored_recovery: Callable[[], Mapping[str, RecoveryState]],
         wake: threading.Event,
         overrides: Mapping[str, Any] | None = None,
         classifier: FailureClassifier | None = None,
@@ -102,7 +100,6 @@ class HostedStreams:
         self._recovery = recovery
         self._reporter = reporter
         self._check = check
-        self._stored_recovery = stored_recovery
         self._wake = wake
         self._overrides = overrides
         self._classifier = classifier or FailureClassifier()
@@ -281,23 +278,16 @@ class HostedStreams:
 
     def _take_new_wishes(self, desired: Mapping[str, Desired]) -> None:
         """Forget the failures of streams that a person has revived."""
-        raised = [
-            stream_id
-            for stream_id, wish in desired.items()
-            if wish.generation > self._seen.get(stream_id, -1) and stream_id in self._configs
-        ]
-        if not raised:
-            return
-        stored = self._stored_recovery()
-        for stream_id in raised:
-            remembered = self._recovery.state(stream_id)
-            if stream_id not in stored and remembered != RecoveryState():
+        for stream_id, wish in desired.items():
+            seen = self._seen.get(stream_id, -1)
+            if wish.generation <= seen or stream_id not in self._configs:
+                continue
+            self._seen[stream_id] = wish.generation
+            if wish.revived > max(seen, 0) and self._recovery.state(stream_id) != RecoveryState():
                 self._recovery.revive(stream_id)
                 self._reporter.revived(stream_id)
                 self._manager.revive(stream_id)
-                wish = desired[stream_id]
                 self._reporter.note(stream_id, "revived", wish.reason, by=wish.by)
-            self._seen[stream_id] = desired[stream_id].generation
 
     def _leave_down(self, stream_id: str) -> None:
         """Nobody wants the stream any more: it waits for nothing. A dead letter stays one."""

@@ -186,7 +186,11 @@ class RecoveryState:
 
 @dataclass(frozen=True)
 class Desired:
-    """What should be. ``generation`` grows with each asked restart; a query of a lower one is restarted."""
+    """What should be.
+
+    ``generation`` grows with each asked restart; a query of a lower one is restarted. ``revived`` is the
+    generation that the last ``revive`` made, 0 for none.
+    """
 
     stream_id: str
     running: bool
@@ -194,6 +198,7 @@ class Desired:
     reason: str = ""
     by: str = ""
     at: float = 0.0
+    revived: int = 0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from kindling_dagster.streaming.model import (
 )
 from kindling_dagster.streaming.queries import StreamingQueryManager
 from kindling_dagster.streaming.recovery import StreamingRecoveryManager
-from kindling_dagster.streaming.store import StreamStore, default_store_url
+from kindling_dagster.streaming.store import StoreUnavailable, StreamStore, default_store_url
 
 STREAM = {"processing_mode": "streaming", "dagster/stream_max_retries": "2"}
 APP = manifest(
@@ -94,7 +94,6 @@ class World:
             self.reporter,
             before=before,
             check=self._check,
-            stored_recovery=self.store.recovery_states,
             wake=threading.Event(),
             starters=self.starters,
             clock=self.clock,
@@ -201,6 +200,24 @@ def test_query_that_dies_after_each_start_exhausts_and_is_revived(world: World) 
     assert world.store.dead_letters() == {}
     assert world.store.recovery_states()["clean"].failures == 0
     assert world.events("clean")[-2:] == ["revived", "restarted"]
+
+
+def test_a_restart_is_no_revival_although_the_store_knows_of_no_failure_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("The store is locked.")
+
+    world.ask("start", "clean")
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamStore, "report", locked)
+        world.tick()
+        world.fail("clean")
+        world.tick()
+    world.ask("restart", "clean")
+    world.tick()
+    assert world.events("clean") == ["started", "failed", "waiting", "restarted"]
+    assert world.store.recovery_states()["clean"].failures == 1
 
 
 @pytest.mark.parametrize("idle", [False, True])

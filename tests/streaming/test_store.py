@@ -49,24 +49,26 @@ STATUS = StreamStatus(
 
 
 @pytest.mark.parametrize(
-    ("actions", "running", "generation"),
+    ("actions", "running", "generation", "revived"),
     [
-        (["start"], True, 0),
-        (["stop"], False, 0),
-        (["restart"], True, 1),
-        (["revive"], True, 1),
-        (["start", "stop"], False, 0),
-        (["start", "restart", "restart"], True, 2),
-        (["restart", "stop"], False, 1),
-        (["stop", "revive", "restart"], True, 2),
+        (["start"], True, 0, 0),
+        (["stop"], False, 0, 0),
+        (["restart"], True, 1, 0),
+        (["revive"], True, 1, 1),
+        (["start", "stop"], False, 0, 0),
+        (["start", "restart", "restart"], True, 2, 0),
+        (["restart", "stop"], False, 1, 0),
+        (["restart", "revive", "restart"], True, 3, 2),
     ],
 )
 def test_commands_make_what_is_desired(
-    store: StreamStore, actions: list[str], running: bool, generation: int
+    store: StreamStore, actions: list[str], running: bool, generation: int, revived: int
 ) -> None:
     sent = [a_command(action, reason=action, by="ada", at=5.0) for action in actions]
     assert store.submit(sent) == tuple(command.id for command in sent)
-    assert store.desired() == {"orders": Desired("orders", running, generation, actions[-1], "ada", 5.0)}
+    assert store.desired() == {
+        "orders": Desired("orders", running, generation, actions[-1], "ada", 5.0, revived)
+    }
 
 
 def test_an_id_is_obeyed_once(store: StreamStore, url: str, project: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import delete, or_, select, update
@@ -27,23 +27,20 @@ _command = tables.command
 _desired = tables.desired
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is desired of a stream, and the generation that its last ``revive`` made."""
-
-    desired: Desired
-    revived: int = 0
-
-
-def obey(wanted: Wanted | None, command: Command) -> Wanted:
+def obey(wanted: Desired | None, command: Command) -> Desired:
     """What is desired after a command. Pure."""
-    before = wanted or Wanted(Desired(command.stream_id, running=False))
+    before = wanted or Desired(command.stream_id, running=False)
     asked_anew = command.action in ("restart", "revive")
-    generation = before.desired.generation + (1 if asked_anew else 0)
-    desired = Desired(
-        command.stream_id, command.action != "stop", generation, command.reason, command.by, command.at
+    generation = before.generation + (1 if asked_anew else 0)
+    return Desired(
+        command.stream_id,
+        command.action != "stop",
+        generation,
+        command.reason,
+        command.by,
+        command.at,
+        revived=generation if command.action == "revive" else before.revived,
     )
-    return Wanted(desired, generation if command.action == "revive" else before.revived)
 
 
 def submit(
@@ -82,7 +79,7 @@ def submit(
 def desired(connection: Connection, scope: Scope) -> dict[str, Desired]:
     """What should be, by stream."""
     query = select(_desired).where(_desired.c.project == scope.project).order_by(_desired.c.stream_id)
-    return {row.stream_id: _wanted(row).desired for row in connection.execute(query)}
+    return {row.stream_id: _wanted(row) for row in connection.execute(query)}
 
 
 def revived_generations(connection: Connection, scope: Scope) -> dict[str, int]:
@@ -118,7 +115,7 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _apply(connection: Connection, scope: Scope, commands: Sequence[Command]) -> None:
     query = select(_desired).where(_desired.c.project == scope.project)
-    wanted: dict[str, Wanted] = {}
+    wanted: dict[str, Desired] = {}
     for some in _chunks(list(dict.fromkeys(command.stream_id for command in commands))):
         rows = connection.execute(query.where(_desired.c.stream_id.in_(some)))
         wanted.update({row.stream_id: _wanted(row) for row in rows})
@@ -167,17 +164,17 @@ def _trim(connection: Connection, scope: Scope, last: int, now: float) -> None:
         )
 
 
-def _wanted(row: Any) -> Wanted:
+def _wanted(row: Any) -> Desired:
     desired = from_text(row.body, Desired, f"desired state of stream {row.stream_id}")
-    return Wanted(replace(desired, running=row.running, generation=row.generation), row.revived)
+    return replace(desired, running=row.running, generation=row.generation, revived=row.revived)
 
 
-def _row(scope: Scope, wanted: Wanted) -> dict[str, Any]:
+def _row(scope: Scope, wanted: Desired) -> dict[str, Any]:
     return {
         "project": scope.project,
-        "stream_id": wanted.desired.stream_id,
-        "running": wanted.desired.running,
-        "generation": wanted.desired.generation,
+        "stream_id": wanted.stream_id,
+        "running": wanted.running,
+        "generation": wanted.generation,
         "revived": wanted.revived,
-        "body": to_text(wanted.desired),
+        "body": to_text(wanted),
     }
