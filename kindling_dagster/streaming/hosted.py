@@ -97,6 +97,7 @@ class HostedStreams:
         self._manifest = manifest
         self._starter = starter
         self._manager = manager
+        manager.replay_to(self.observe)
         self._recovery = recovery
         self._reporter = reporter
         self._check = check

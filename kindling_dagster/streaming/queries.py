@@ -15,7 +15,7 @@ from kindling_dagster.signals.dispatch import SignalDispatcher
 from kindling_dagster.signals.emitter import AsyncSignalEmitter
 from kindling_dagster.signals.plain import scrub_text
 from kindling_dagster.signals.settings import SignalSettings
-from kindling_dagster.streaming.events import SparkEvent
+from kindling_dagster.streaming.events import OnEvent, SparkEvent
 from kindling_dagster.streaming.failures import FailureClassifier
 from kindling_dagster.streaming.handles import Query, QueryBuilder, QueryHandle, started, still_active
 from kindling_dagster.streaming.model import (
@@ -97,6 +97,7 @@ class StreamingQueryManager(AsyncSignalEmitter):
         self._queries: dict[str, Query] = {}
         self._runs: dict[str, str] = {}
         self._early: list[SparkEvent] = []
+        self._replay: OnEvent = self.observe
 
     def register_query(
         self,
@@ -280,6 +281,10 @@ class StreamingQueryManager(AsyncSignalEmitter):
                 raise QueryStateError(f"Stream {query_id} is {query.info.state.value}.", "Stop it first.")
             del self._queries[query_id]
 
+    def replay_to(self, on_event: OnEvent) -> None:
+        """Hand events that came before their builder had returned to this: to whom gives ``observe`` its events."""
+        self._replay = on_event
+
     def observe(self, event: SparkEvent) -> str | None:
         """Take in what Spark says of a query; give the stream's id, None for a query of somebody else.
 
@@ -413,7 +418,7 @@ class StreamingQueryManager(AsyncSignalEmitter):
             early = self._take_early(run_id)
         self.emit_payload(begun(info))
         for event in early:
-            self.observe(event)
+            self._replay(event)
         return query.info
 
     def _take_early(self, run_id: str) -> list[SparkEvent]:

@@ -44,6 +44,7 @@ class Starts:
         self.queries: list[tuple[str, FakeQuery]] = []
         self.errors: dict[str, list[Exception]] = {}
         self.tried: list[str] = []
+        self.before_return: Callable[[str], object] = str
 
     def builder(self, stream_id: str, config: StreamingQueryConfig) -> Callable[[], Any]:
         def start() -> FakeQuery:
@@ -52,6 +53,7 @@ class Starts:
                 raise self.errors[stream_id].pop(0)
             query = FakeQuery(f"spark-{stream_id}")
             self.queries.append((stream_id, query))
+            self.before_return(stream_id)
             return query
 
         return start
@@ -413,6 +415,17 @@ def test_no_stream_is_blamed_when_the_host_is_at_its_end(world: World) -> None:
         world.streams.tick(world.store.desired())
     world.report()
     assert world.store.recovery_states()["clean"].failures == 0
+
+
+def test_a_batch_that_ends_before_the_start_has_come_back_counts(world: World) -> None:
+    world.ask("start", "clean")
+    world.starts.errors["clean"] = [RunError("not yet")]
+    world.starts.before_return = world.progress
+    world.tick(times=2)
+    world.tick(1.1)
+    world.tick(100)
+    assert world.store.statuses()["clean"].rows_committed == 10
+    assert world.events("clean")[-1] == "recovered"
 
 
 def test_rows_and_restarts_are_counted_on_over_hosts(world: World) -> None:
