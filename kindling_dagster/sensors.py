@@ -206,6 +206,10 @@ class _Tick:
     def _supervise(self, snapshot: Snapshot) -> tuple[Decision, list[RunRequest]]:
         host, now = snapshot.host, snapshot.now
         last = next(iter(self.client.store.launches(limit=1)), None)
+        if last is not None and last.at > now:
+            # The clock was set back: the backoff counts from now, and not until the old time comes again.
+            last = replace(last, at=now)
+            self.client.store.record_launch(last)
         run = LaunchedRun() if last is None else self._launched(last)
         decision = decide(
             Situation(
@@ -364,7 +368,8 @@ def lost(run_id: str, started: float, host: HostInfo | None, now: float) -> str:
         if host.expires_at > now - _REAP_AFTER_SECONDS:
             return ""
         return f"its last heartbeat was {now - host.heartbeat_at:.0f} s ago."
-    # One without the lease gives up by itself, long before this.
-    if now - started > _ORPHAN_SECONDS:
+    # One without the lease gives up by itself, long before this. It may have had it until the present host came.
+    since = started if host is None else max(started, min(host.started_at, now))
+    if now - since > _ORPHAN_SECONDS:
         return f"it started {now - started:.0f} s ago and does not hold the lease."
     return ""

@@ -132,6 +132,21 @@ def test_a_launch_is_waited_for_and_a_dead_host_replaced(world: World) -> None:
     assert request.run_key == second.key != first.key
 
 
+def test_a_host_that_dies_after_the_clock_was_set_back_is_replaced(world: World) -> None:
+    """The last launch is dated an hour ahead, as seen from now."""
+    world.start()
+    run_id = world.launch()
+    [launch] = world.store.launches()
+    world.store.record_launch(replace(launch, at=launch.at + 3_600))
+    world.instance.report_run_failed(world.instance.get_run_by_id(run_id))  # type: ignore[arg-type]
+    assert "The next host is launched in 10 s" in str(world.tick().skip_message)
+    [last, *_] = world.store.launches()
+    world.store.record_launch(replace(last, at=last.at - 20))
+    assert len(world.tick().run_requests or []) == 1
+    assert [found.attempt for found in world.store.launches()][:1] == [2]
+    assert not world.tick().run_requests
+
+
 def test_a_host_whose_process_died_is_replaced_before_its_lease_ends(world: World) -> None:
     world.start()
     run_id = world.launch()
@@ -305,6 +320,9 @@ NOW = 10_000.0
         ("r", 9_000, HostInfo("h", 1, run_id="r", expires_at=9_800, heartbeat_at=9_780), True),
         ("r", 9_000, HostInfo("h", 1, run_id="other", expires_at=10_010), True),
         ("r", 9_500, HostInfo("h", 1, run_id="other", expires_at=10_010), False),
+        # It has just given the lease to another, and is on its way out.
+        ("r", 2_000, HostInfo("h", 1, run_id="other", expires_at=10_010, started_at=9_900), False),
+        ("r", 2_000, HostInfo("h", 1, run_id="other", expires_at=10_010, started_at=9_000), True),
         ("r", 9_500, None, False),
         ("r", 9_000, None, True),
     ],

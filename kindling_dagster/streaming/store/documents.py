@@ -89,10 +89,17 @@ def write_fingerprint(connection: Connection, scope: Scope, entity_id: str, text
 
 
 def write_launch(connection: Connection, scope: Scope, launch: HostLaunch) -> None:
-    """Remember a launch, and forget those beyond the last ``LAUNCHES_KEPT``."""
+    """Remember a launch, and forget those beyond the last ``LAUNCHES_KEPT``.
+
+    Also those that were before it and are dated after it: the clock was set back since, and they would count
+    as the last ones until the old time comes again.
+    """
     lock_project(connection, scope)
-    upsert(connection, _launch, [{"project": scope.project, "at": launch.at, "body": to_text(launch)}])
     mine = _launch.c.project == scope.project
+    for row in connection.execute(select(_launch).where(mine, _launch.c.at > launch.at)).all():
+        if from_text(row.body, HostLaunch, "launch of a host").attempt <= launch.attempt:
+            connection.execute(delete(_launch).where(mine, _launch.c.at == row.at))
+    upsert(connection, _launch, [{"project": scope.project, "at": launch.at, "body": to_text(launch)}])
     oldest = select(_launch.c.at).where(mine).order_by(_launch.c.at.desc()).limit(1).offset(LAUNCHES_KEPT)
     connection.execute(delete(_launch).where(mine, _launch.c.at <= oldest.scalar_subquery()))
 
