@@ -173,7 +173,7 @@ def reports(
     """The events that are due on one stream, and the record after them."""
     events: list[StreamEvent] = []
     state, batch = _state(view), view.status.metrics.batch_id if view.status else None
-    waited = view.now - record.observed_at
+    waited = _seconds_since(record.observed_at, view.now)
     due = waited >= policy.observe_every and batch != record.batch_id
     if view.desired is not None and (state != record.state or due):
         said = f"{view.stream_id}: {view.verdict.reason}"
@@ -181,6 +181,11 @@ def reports(
         record = replace(record, state=state, batch_id=batch, observed_at=view.now)
     heartbeat, record = _heartbeat(key, view, record, policy)
     return [*events, *heartbeat], record
+
+
+def _seconds_since(told_at: float, now: float) -> float:
+    """How long ago something was told; very long when the clock was set back since, so that it is told again."""
+    return now - told_at if now >= told_at else float("inf")
 
 
 def _state(view: StreamView) -> str:
@@ -198,7 +203,7 @@ def _heartbeat(
 ) -> tuple[list[StreamEvent], ReportRecord]:
     if view.status is None:
         return [], record
-    total, waited = view.status.rows_committed, view.now - record.heartbeat_at
+    total, waited = view.status.rows_committed, _seconds_since(record.heartbeat_at, view.now)
     # A store that was made anew counts from nothing again.
     rows = total - record.rows if total >= record.rows else total
     works = view.current and view.verdict.ok and view.status.state is StreamingQueryState.RUNNING
@@ -238,7 +243,7 @@ def health_reports(
     """
     view, verdict = worst(views)
     outcome = f"{verdict.ok}|{verdict.severity}|{view.state}"
-    waited = view.now - record.checked_at
+    waited = _seconds_since(record.checked_at, view.now)
     asked = any(item.desired is not None for item in views)
     new = beat or materialization not in (0, record.checked_for)
     due = new or outcome != record.check or waited >= policy.check_every

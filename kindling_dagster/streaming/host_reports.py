@@ -54,6 +54,7 @@ class Reporter:
         run_id: The Dagster run that holds the host.
         interval: Seconds between two reports of numbers alone.
         clock: Gives Unix seconds.
+        since: When the host started: by it readers tell its statuses from those of the hosts before.
     """
 
     def __init__(
@@ -63,13 +64,16 @@ class Reporter:
         run_id: str,
         interval: float,
         clock: Callable[[], float] = time.time,
+        since: float = 0.0,
     ) -> None:
+        self._since = since
         self._store = store
         self._run_id = run_id
         self._interval = interval
         self._clock = clock
         self._lock = threading.Lock()
         self._told = dict(before)
+        self._told_at: dict[str, float] = {}
         self._restarts = {stream_id: status.restarts for stream_id, status in before.items()}
         self._rows = {stream_id: status.rows_committed for stream_id, status in before.items()}
         self._started = {stream_id for stream_id, status in before.items() if status.started_at is not None}
@@ -146,6 +150,7 @@ class Reporter:
             return False
         with self._lock:
             self._told.update({status.stream_id: status for status in statuses})
+            self._told_at.update(dict.fromkeys((status.stream_id for status in statuses), self._clock()))
             self._mine.update(status.stream_id for status in statuses)
             told = {id(entry) for entry in history}
             left = (entry for entry in self._history if id(entry) not in told)
@@ -172,12 +177,13 @@ class Reporter:
             last_error=info.last_error,
             next_start_at=sight.next_start_at,
             host_run_id=self._run_id,
-            updated_at=now,
+            # Also after the clock was set back, it is a status of this host.
+            updated_at=max(now, self._since),
         )
         before = self._told.get(info.query_id)
         if before is None or info.query_id not in self._mine or _stable_part(before) != _stable_part(status):
             return status
-        passed = now - before.updated_at
+        passed = now - self._told_at.get(info.query_id, now)
         due = all_numbers or passed >= self._interval or passed < 0
         return status if due and _numbers(before) != _numbers(status) else None
 

@@ -100,6 +100,16 @@ def test_an_idle_stream_beats_rarely_and_is_not_observed_again() -> None:
     assert len({beat.tags["dagster/data_version"] for beat in beats}) == 1  # type: ignore[index]
 
 
+def test_a_clock_that_is_set_back_silences_nothing() -> None:
+    story = Story()
+    story.go_on(7200, rows_per_tick=1)
+    story.now -= 3600
+    busy = kinds(story.go_on(600, rows_per_tick=1))
+    assert busy == {AssetMaterialization: 10, AssetObservation: 10, AssetCheckEvaluation: 1}
+    story.now -= 1800
+    assert kinds(story.go_on(600))[AssetMaterialization] == 2
+
+
 def test_a_change_is_told_at_once() -> None:
     story = Story()
     story.go_on(600, rows_per_tick=1)
