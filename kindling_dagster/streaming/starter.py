@@ -90,8 +90,16 @@ class StreamStarter:
         # A query keeps the session's settings as they are now, and so what its commits say of their writer.
         with self._runtime.lineage.writing(stream_id):
             query = starter.start_pipe_stream(stream_id, options)
-        checkpoints.remember(self._store, stream_id, str(query.id), path)
+        self._remember(stream_id, query, path)
         return query
+
+    def _remember(self, stream_id: str, query: Any, path: str) -> None:
+        """Note the query's checkpoint; where that cannot be, the start has failed, and no query may go on."""
+        try:
+            checkpoints.remember(self._store, stream_id, str(query.id), path)
+        except Exception:
+            query.stop()
+            raise
 
     def _ensure_sources(self, stream_id: str) -> None:
         """Make the empty tables that the stream follows and another pipe writes, where their schema is declared.

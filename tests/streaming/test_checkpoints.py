@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from stream_fakes import FakeQuery
 
 from kindling_dagster.streaming import checkpoints
 from kindling_dagster.streaming.checkpoints import CheckpointRecord
 from kindling_dagster.streaming.failures import CheckpointError
-from kindling_dagster.streaming.store import StreamStore, default_store_url
+from kindling_dagster.streaming.fencing import LeaseFence
+from kindling_dagster.streaming.starter import StreamStarter
+from kindling_dagster.streaming.store import StoreReplaced, StreamStore, default_store_url
 
 KNOWN = CheckpointRecord("q1", "/root/clean")
 
@@ -60,3 +63,16 @@ def test_what_is_remembered(tmp_path: Path) -> None:
         assert checkpoints.load(store, "clean") == CheckpointRecord("", "/root/clean", "me")
         checkpoints.remember(store, "clean", "q2", "/root/clean")
         assert checkpoints.load(store, "clean") == CheckpointRecord("q2", "/root/clean")
+
+
+def test_no_query_goes_on_whose_checkpoint_could_not_be_noted(tmp_path: Path) -> None:
+    store = StreamStore.open(default_store_url(str(tmp_path)), "shop")
+    starter = StreamStarter(None, None, store, LeaseFence())  # type: ignore[arg-type]
+    noted, unknown = FakeQuery("q1"), FakeQuery("q2")
+    starter._remember("clean", noted, "/root/clean")
+    assert (noted.stops, checkpoints.load(store, "clean")) == (0, KNOWN)
+    Path(tmp_path / "kindling_streams.db").unlink()
+    with pytest.raises(StoreReplaced):
+        starter._remember("clean", unknown, "/root/clean")
+    assert unknown.stops == 1
+    store.close()
