@@ -19,6 +19,7 @@ from kindling_dagster.manifest import EntitySpec, Manifest, PipeSpec
 from kindling_dagster.streaming.dependencies import StreamDependencies
 from kindling_dagster.streaming.dimensions.current_rows import changed_keys
 from kindling_dagster.streaming.dimensions.registry import dimension_of
+from kindling_dagster.table_checks.outcome import told_in_a_line
 
 Key = tuple[str, ...]
 
@@ -284,7 +285,7 @@ def keys_of(
     except Exception as error:  # delta-rs tells in many ways that files of an old version are gone
         raise ReprocessError(
             f"What changed in {entity.id} since version {request.since_version} cannot be read: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}.",
+            f"{told_in_a_line(error, entity)}.",
             "Give a version that its log still has, or name the keys.",
         ) from error
     found = tuple(dict.fromkeys((*changes.new, *changes.closed, *changes.changed)))

@@ -21,8 +21,9 @@ from kindling_dagster import KindlingProject, KindlingResource, build_kindling_d
 from kindling_dagster.cli import main
 from kindling_dagster.errors import KindlingDagsterError, SelectionError
 from kindling_dagster.jvm_plans import PlanNode
-from kindling_dagster.manifest import Manifest
+from kindling_dagster.manifest import Location, Manifest
 from kindling_dagster.streaming import reprocess_rows as spark_part
+from kindling_dagster.streaming import reprocessing
 from kindling_dagster.streaming.reprocessing import (
     ReprocessError,
     ReprocessRequest,
@@ -209,6 +210,23 @@ def test_since_a_version_takes_a_delta_table_with_a_path(tmp_path: Path) -> None
     since = scope(ReprocessRequest("priced", "ref.items", since_version=0))
     with pytest.raises(ReprocessError, match="Name its keys"):
         keys_of(replace(since, dimension=replace(since.dimension, provider="parquet")), tmp_path)
+
+
+def test_an_error_at_a_secret_place_is_told_by_its_kind_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_dimension: Any, location: str, *_: Any) -> None:
+        raise OSError(f"no answer from {location}")
+
+    monkeypatch.setattr(reprocessing, "changed_keys", fail)
+    monkeypatch.setenv("ITEMS_PATH", str(tmp_path / "hidden"))
+    since = scope(ReprocessRequest("priced", "ref.items", since_version=0))
+    secret = replace(since, dimension=replace(since.dimension, location=Location("secret", "ITEMS_PATH")))
+    with pytest.raises(ReprocessError, match="OSError: no answer"):
+        keys_of(since, tmp_path)
+    with pytest.raises(ReprocessError, match="OSError") as caught:
+        keys_of(secret, tmp_path)
+    assert "hidden" not in str(caught.value)
 
 
 DONE = ReprocessResult("priced", "ref.items", "gold.priced", keys=1, rows=1200, written=True, seconds=2.5)
