@@ -187,10 +187,7 @@ class HostedStreams:
             state = State.FAILED if self._should_run(stream_id) else State.STOPPED
             infos[stream_id] = StreamingQueryInfo(stream_id, state, last_error=error)
         verdicts = self.watchdog.verdicts() if self.watchdog is not None else {}
-        return [
-            self._sight(info, verdicts.get(stream_id), doing.get(stream_id))
-            for stream_id, info in infos.items()
-        ]
+        return [self._sight(info, verdicts.get(id_), doing.get(id_)) for id_, info in infos.items()]
 
     def seen(self) -> dict[str, int]:
         """By stream, the generation of ``Desired`` that what is known is about."""
@@ -320,8 +317,10 @@ class HostedStreams:
         wish = self._desired.get(info.query_id)
         if state not in UP and remembered.dead:
             state = State.DEAD_LETTER
-        elif state not in UP and remembered.next_start_at is not None and wish is not None and wish.running:
-            state = State.WAITING
+        elif state not in UP and self._should_run(info.query_id):
+            # A failure so new that only the next tick judges it is not the end either.
+            new = state is State.FAILED and self._restarts(info.query_id)
+            state = State.WAITING if new or remembered.next_start_at is not None else state
         up = state is State.RUNNING
         return Sight(
             info,
@@ -333,6 +332,10 @@ class HostedStreams:
         )
 
     # What failed
+
+    def _restarts(self, stream_id: str) -> bool:
+        """Whether recovery starts the stream again by itself."""
+        return stream_id in self._configs and self._recovery.policy(stream_id).strategy == "restart"
 
     def _judge(self, info: StreamingQueryInfo) -> None:
         """Let recovery decide about a stream that has failed, or that ended though it should run."""

@@ -181,6 +181,16 @@ def test_failure_waits_its_backoff_and_counts_the_restart(world: World) -> None:
     assert world.events("clean") == ["started", "failed", "waiting", "restarted"]
 
 
+def test_a_failure_is_not_told_as_the_end_before_it_is_judged(world: World) -> None:
+    """A run that waits for the stream would fail over it."""
+    world.ask("start", "clean", "told")
+    world.tick()
+    for each in ("clean", "told"):
+        world.fail(each)
+    world.report()
+    assert (world.state("clean"), world.state("told")) == ("waiting", "failed")
+
+
 def test_query_that_dies_after_each_start_exhausts_and_is_revived(world: World) -> None:
     world.ask("start", "clean")
     world.tick()
