@@ -71,5 +71,8 @@ class RestartSignals(AsyncSignalEmitter):
                 return 0
         self._seen = version
         for item in fresh:
-            self.emit_payload(decode(item["signal"], item["arguments"]))
+            try:
+                self.emit_payload(decode(item["signal"], item["arguments"]))
+            except Exception:  # such as one that a sensor of another version has left; the streams go on
+                logger.exception("What became of a dimension could not be told: %s", item)
         return len(fresh)

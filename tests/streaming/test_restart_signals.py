@@ -141,6 +141,20 @@ def test_a_store_that_does_not_answer_is_asked_again(world: World, monkeypatch: 
     assert host.tell() == 1
 
 
+@pytest.mark.parametrize(
+    "broken", [{"signal": "streaming.of_another_version"}, {"arguments": ["none"]}, {"arguments": {}}]
+)
+def test_news_that_cannot_be_read_ends_no_host(world: World, broken: dict[str, Any]) -> None:
+    world.tick(change("a", "b"))
+    state, version = world.store.document(*DOCUMENT)
+    [item] = state["news"]
+    state["news"] = [{**item, "id": "other", **broken}, item]
+    world.store.put_document(*DOCUMENT, state, version)
+    host = world.host()
+    assert (host.tell(), host.tell()) == (2, 0)
+    assert CHANGED in world.names
+
+
 def test_a_subscriber_that_raises_is_no_reason_to_repeat(world: World) -> None:
     def broken(_sender: object, **_: Any) -> None:
         raise RuntimeError("broken")
