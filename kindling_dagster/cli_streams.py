@@ -97,7 +97,15 @@ def open_client(project: KindlingProject, stated: str | None) -> Iterator[Stream
     from kindling_dagster.streaming.store import StreamStore
 
     with StreamStore.open(locate_store(stated), store_project(project)) as store:
-        yield StreamsClient(store, project.manifest, by=f"{getpass.getuser()}@{socket.gethostname()}")
+        yield StreamsClient(store, project.manifest, by=f"{_user()}@{socket.gethostname()}")
+
+
+def _user() -> str:
+    """Who is at the keyboard; the number of a user whom the system has no name for, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -215,5 +215,5 @@ class StreamsClient:
         return self.store.history(stream_id, limit)
 
     def dead_letters(self) -> dict[str, DeadLetter]:
-        """Streams that are not started again until they are revived, by id."""
-        return self.store.dead_letters()
+        """The app's streams that are not started again until they are revived, by id."""
+        return {id_: letter for id_, letter in self.store.dead_letters().items() if id_ in self.streams}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import time
 from pathlib import Path
@@ -73,6 +74,22 @@ def test_a_dead_letter_is_shown_with_what_to_do_and_revived(store: StreamStore) 
     assert "revive: alone" in call("revive", "--all").output
     assert "There is none." in call("dead-letters").output
     assert "revive: nothing" in call("revive", "--all").output
+
+
+def test_all_dead_letters_are_those_of_streams_that_the_app_still_has(store: StreamStore) -> None:
+    host = Host(store)
+    store.report(host.lease, dead_letters=[DeadLetter(id_, time.time(), 5) for id_ in ("alone", "removed")])
+    assert "removed" not in call("dead-letters").output
+    assert "revive: alone" in call("revive", "--all").output
+
+
+def test_a_user_whom_the_system_has_no_name_for(store: StreamStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000710000")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    assert call("start", "--all").exit_code == 0
+    assert store.desired()["alone"].by.startswith("uid ")
 
 
 def test_reviving_may_accept_that_the_checkpoint_is_gone(store: StreamStore) -> None:
