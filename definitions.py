@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 from dagster import (
@@ -14,6 +15,7 @@ from dagster import (
     DefaultScheduleStatus,
     DefaultSensorStatus,
     Definitions,
+    FreshnessPolicy,
     MaterializeResult,
     OpExecutionContext,
     RunRequest,
@@ -38,6 +40,7 @@ from kindling_dagster import (
     RestartConfig,
     build_kindling_asset_specs,
     build_kindling_stream_definitions,
+    build_table_checks,
     kindling_assets,
 )
 
@@ -48,13 +51,23 @@ LIVE = os.environ.get("KINDLING_DEMO_LIVE") == "1"
 project = KindlingProject(DEMO, environment="local")
 
 
-@kindling_assets(project=project, exclude="gold.live_board")
+class Flights(DagsterKindlingTranslator):
+    """What the app leaves open, since it knows nothing of Dagster: what is old."""
+
+    def get_freshness_policy(self, data: AssetData) -> FreshnessPolicy | None:
+        """Reference data and answers are of today or yesterday."""
+        if data.entity.layer not in ("reference", "gold"):
+            return super().get_freshness_policy(data)
+        return FreshnessPolicy.time_window(fail_window=timedelta(hours=36))
+
+
+@kindling_assets(project=project, exclude="gold.live_board", translator=Flights())
 def flights(context: AssetExecutionContext, kindling: KindlingResource):
     """All pipes that are asked for, in one step and one Spark session."""
     yield from kindling.run(context=context).stream()
 
 
-class OnNewRows(DagsterKindlingTranslator):
+class OnNewRows(Flights):
     """Recompute an asset when a stream that it reads has committed rows."""
 
     def get_asset_spec(self, data: AssetData) -> AssetSpec:
@@ -196,6 +209,7 @@ automation = AutomationConditionSensorDefinition(
 defs = Definitions.merge(
     Definitions(
         assets=[feed, reference_feed, flights, live_board],
+        asset_checks=build_table_checks(project),
         jobs=[
             main,
             feed_next_day,

@@ -121,10 +121,27 @@ def test_a_run_tells_what_it_commits(page: Page, dev: DagsterDev, tmp_path: Path
     page.get_by_text(re.compile(r"ref\.airlines committed")).first.wait_for()
     picture(page, "ui_run", tmp_path)
     assert dev.wait(run_id) == "SUCCESS", dev.messages(run_id)
+
+
+def test_an_assets_page_has_what_is_known_of_it(page: Page, dev: DagsterDev, tmp_path: Path) -> None:
+    """Of the asset that the test before has materialized."""
     go(page, dev, "/assets/ref/airlines")
     page.get_by_text("Row count", exact=True).first.wait_for()
     page.get_by_text("16", exact=True).first.wait_for()
+    for column, source in (("carrier", "carrier"), ("airline", "name")):
+        row = page.get_by_role("row").filter(has_text=column).filter(has_text="string")
+        row.filter(has_text=f"from landing/airlines: {source}").first.wait_for()
+    page.get_by_text("Freshness policy", exact=True).first.wait_for()
+    page.get_by_text("Latest check results", exact=True).wait_for()
+    link = page.locator('a[href^="vscode://"]').first
+    place = str(link.get_attribute("href"))
+    assert re.search(r"/demo/packages/flights/src/flights/pipes/reference\.py:\d+$", place)
     picture(page, "ui_asset", tmp_path, width=1180)  # to the right stands the path of this test's folder
+
+    go(page, dev, "/assets/ref/airlines?view=checks")
+    for check in ("merge_keys_not_null", "merge_keys_unique", "schema_drift"):
+        page.get_by_text(check, exact=True).first.wait_for()
+    page.get_by_text("Succeeded", exact=True).nth(2).wait_for()
 
 
 def test_a_streams_observations_are_on_its_asset(page: Page, dev: DagsterDev, tmp_path: Path) -> None:
