@@ -270,7 +270,13 @@ class StreamHost:
         streams.watchdog = StreamingWatchdog(manager, on_verdict=streams.judged, **common, **judging)
         streams.watchdog.start()
         undo.callback(streams.watchdog.stop)
-        looks = SessionLooks(self._store, runtime.read_entity, partial(activate_session, spark))
+        looks = SessionLooks(
+            self._store,
+            runtime.read_entity,
+            partial(activate_session, spark),
+            mask=judging["mask"],
+            may_write=lambda: self._fence.seconds_left > 0,
+        )
         looks.start()
         undo.callback(looks.stop)
         self._say(

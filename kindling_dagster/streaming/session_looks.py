@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kindling_dagster.signals.plain import scrub_text
@@ -99,12 +100,19 @@ def seen_in_session(
     )
 
 
-def look_in_session(store: LookStore, read: Callable[[str], DataFrame]) -> tuple[str, ...]:
+def look_in_session(
+    store: LookStore,
+    read: Callable[[str], DataFrame],
+    mask: Callable[[str], str] = scrub_text,
+    may_write: Callable[[], bool] = lambda: True,
+) -> tuple[str, ...]:
     """Look once at what the sensor has asked for, and write down what was seen.
 
     Args:
         store: The project's store.
         read: Gives an entity's rows as Kindling reads them.
+        mask: Takes secrets out of an error's text, such as a location that is one.
+        may_write: Whether this host still may: one that was frozen in its look would bring back what was.
 
     Returns:
         The entities whose fingerprint has changed.
@@ -123,13 +131,15 @@ def look_in_session(store: LookStore, read: Callable[[str], DataFrame]) -> tuple
             text = fingerprint_in_session(dimension, read(entity_id))
         except Exception as error:  # a table's trouble must not keep the others from being looked at
             lines = str(error).strip().splitlines()
-            errors[entity_id] = scrub_text(f"{type(error).__name__}: {lines[0] if lines else ''}")[:400]
+            errors[entity_id] = mask(f"{type(error).__name__}: {lines[0] if lines else ''}")[:400]
             continue
+        if not may_write():
+            return tuple(changed)
         if text != before.get(session_key(entity_id)):
             store.put_fingerprint(session_key(entity_id), text)
             changed.append(entity_id)
     known, version = store.document(KIND, FAILED)
-    if (known or {}) != errors:
+    if (known or {}) != errors and may_write():
         store.put_document(KIND, FAILED, errors, version)
     return tuple(changed)
 
@@ -142,6 +152,8 @@ class SessionLooks:
         read: Gives an entity's rows.
         prepare: Called first on the thread: makes the session its active one.
         interval: Seconds between two looks.
+        mask: As for ``look_in_session``.
+        may_write: As for ``look_in_session``.
     """
 
     def __init__(
@@ -150,8 +162,12 @@ class SessionLooks:
         read: Callable[[str], DataFrame],
         prepare: Callable[[], None] = lambda: None,
         interval: float = INTERVAL_SECONDS,
+        *,
+        mask: Callable[[str], str] = scrub_text,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._store, self._read, self._prepare, self._interval = store, read, prepare, interval
+        self._prepare, self._interval = prepare, interval
+        self._look = partial(look_in_session, store, read, mask, may_write)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dimension looks", daemon=True)
 
@@ -175,7 +191,7 @@ class SessionLooks:
         while not self._ended.wait(pause):
             began = time.monotonic()
             try:
-                look_in_session(self._store, self._read)
+                self._look()
             except StoreError as error:
                 logger.info("Looks in the session are told later: %s", error)
             except Exception:

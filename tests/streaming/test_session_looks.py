@@ -12,6 +12,7 @@ from dagster import DagsterInstance
 from dimension_world import DimensionWorld, told
 
 from kindling_dagster import KindlingStreamsResource
+from kindling_dagster.secrets import SecretBook
 from kindling_dagster.streaming import session_looks
 from kindling_dagster.streaming.dimensions.fingerprint import Fingerprint, method_text, session_key
 from kindling_dagster.streaming.dimensions.model import Dimension
@@ -97,6 +98,36 @@ def test_what_the_host_cannot_read_either_is_told_once(world: DimensionWorld, se
     look_in_session(world.store, session.read)
     assert world.store.document(KIND, FAILED)[0] == {}
     assert "Watched from now on" in told(world.tick(30))["ref/session"]
+
+
+def test_a_secret_location_is_in_no_error(world: DimensionWorld, session: Session) -> None:
+    session.tables["ref.session"] = ValueError("Path does not exist: file:/mnt/hidden/place.")
+    book = SecretBook({"/mnt/hidden/place": "SESSION_PATH"})
+    look_in_session(world.store, session.read, book.mask)
+    told_of = world.store.document(KIND, FAILED)[0]
+    assert told_of == {"ref.session": "ValueError: Path does not exist: file:@secret:SESSION_PATH."}
+
+
+def test_a_host_that_was_frozen_in_its_look_brings_nothing_back(
+    world: DimensionWorld, session: Session
+) -> None:
+    """Its lease ends while it looks, and another host looks meanwhile."""
+    look_in_session(world.store, session.read)
+    world.tick(30)
+    holds = [True]
+
+    def read(entity_id: str) -> Any:
+        found = session.read(entity_id)
+        session.tables["ref.session"] = 2
+        look_in_session(world.store, session.read)
+        holds.clear()
+        return found
+
+    session.tables["ref.session"] = 3
+    assert look_in_session(world.store, read, may_write=lambda: bool(holds)) == ()
+    assert "rows differ" in told(world.tick(30))["ref/session"]
+    assert look_in_session(world.store, session.read) == ()
+    assert told(world.tick(30)) == {}
 
 
 def test_one_in_trouble_hides_no_other(world: DimensionWorld, session: Session) -> None:
