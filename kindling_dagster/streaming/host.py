@@ -247,9 +247,7 @@ class StreamHost:
         judging: dict[str, Any] = {"classifier": classifier, "mask": lambda text: scrub_text(book.mask(text))}
         before = self._store.statuses()
         manager = StreamingQueryManager(**common, **judging)
-        reporter = Reporter(
-            self._store, before, self._run_id, self._settings.report, since=self._info.started_at
-        )
+        reporter = Reporter(self._store, before, self._run_id, self._settings.report)
         streams = HostedStreams(
             self._manifest,
             StreamStarter(runtime, spark, self._store, self._fence),

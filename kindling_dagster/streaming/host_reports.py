@@ -54,7 +54,6 @@ class Reporter:
         run_id: The Dagster run that holds the host.
         interval: Seconds between two reports of numbers alone.
         clock: Gives Unix seconds.
-        since: When the host started: by it readers tell its statuses from those of the hosts before.
     """
 
     def __init__(
@@ -64,16 +63,13 @@ class Reporter:
         run_id: str,
         interval: float,
         clock: Callable[[], float] = time.time,
-        since: float = 0.0,
     ) -> None:
-        self._since = since
         self._store = store
         self._run_id = run_id
         self._interval = interval
         self._clock = clock
         self._lock = threading.Lock()
         self._told = dict(before)
-        self._told_at: dict[str, float] = {}
         self._restarts = {stream_id: status.restarts for stream_id, status in before.items()}
         self._rows = {stream_id: status.rows_committed for stream_id, status in before.items()}
         self._started = {stream_id for stream_id, status in before.items() if status.started_at is not None}
@@ -139,7 +135,7 @@ class Reporter:
             statuses = [
                 status
                 for sight in sights
-                if (status := self._due(sight, all_numbers=all_numbers)) is not None
+                if (status := self._due(sight, lease.token, all_numbers=all_numbers)) is not None
             ]
             history, dead, states = tuple(self._history), dict(self._dead), dict(self._recovery)
         if not (statuses or history or dead or states):
@@ -150,7 +146,6 @@ class Reporter:
             return False
         with self._lock:
             self._told.update({status.stream_id: status for status in statuses})
-            self._told_at.update(dict.fromkeys((status.stream_id for status in statuses), self._clock()))
             self._mine.update(status.stream_id for status in statuses)
             told = {id(entry) for entry in history}
             left = (entry for entry in self._history if id(entry) not in told)
@@ -159,7 +154,7 @@ class Reporter:
             _drop(self._recovery, states)
         return True
 
-    def _due(self, sight: Sight, *, all_numbers: bool) -> StreamStatus | None:
+    def _due(self, sight: Sight, token: int, *, all_numbers: bool) -> StreamStatus | None:
         """The stream's status, if it must be told now."""
         info, now = sight.info, self._clock()
         status = StreamStatus(
@@ -177,13 +172,13 @@ class Reporter:
             last_error=info.last_error,
             next_start_at=sight.next_start_at,
             host_run_id=self._run_id,
-            # Also after the clock was set back, it is a status of this host.
-            updated_at=max(now, self._since),
+            updated_at=now,
+            token=token,
         )
         before = self._told.get(info.query_id)
         if before is None or info.query_id not in self._mine or _stable_part(before) != _stable_part(status):
             return status
-        passed = now - self._told_at.get(info.query_id, now)
+        passed = now - before.updated_at
         due = all_numbers or passed >= self._interval or passed < 0
         return status if due and _numbers(before) != _numbers(status) else None
 

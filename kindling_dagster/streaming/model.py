@@ -221,6 +221,7 @@ class StreamStatus:
         next_start_at: When it is started again, while it waits.
         host_run_id: The Dagster run that holds it; empty for a host without Dagster.
         updated_at: When this was written.
+        token: That of the lease under which it was written; 0 in what an older version has written.
     """
 
     stream_id: str
@@ -238,6 +239,7 @@ class StreamStatus:
     next_start_at: float | None = None
     host_run_id: str = ""
     updated_at: float = 0.0
+    token: int = 0
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class StreamView:
             and self.desired is not None
             and self.host is not None
             and self.status.generation >= self.desired.generation
-            and self.status.updated_at >= self.host.started_at
+            and _is_by(self.status, self.host)
         )
 
     @property
@@ -136,6 +136,14 @@ class StreamView:
             f"No host has held it for {self.now - since:.0f} s.",
             suggestion="See the supervisor sensor's last ticks and the stream host's last run.",
         )
+
+
+def _is_by(status: StreamStatus, host: HostInfo) -> bool:
+    """Whether the host that holds the lease has reported it.
+
+    By the lease, not by the time: a host may start while the one before it still reports, and clocks are set.
+    """
+    return status.token == host.token if status.token else status.updated_at >= host.started_at
 
 
 def _dead(letter: DeadLetter) -> Verdict:

@@ -62,6 +62,22 @@ def view(desired: Desired | None = WANTED, status: StreamStatus | None = UP, **m
             view(status=replace(UP, updated_at=400)), "running", False, True, "", id="the last host's word"
         ),
         pytest.param(
+            view(status=replace(UP, token=7)),
+            "running",
+            False,
+            True,
+            "",
+            id="the last host's, while this one waited",
+        ),
+        pytest.param(
+            view(status=replace(UP, token=1, updated_at=400)),
+            "running",
+            True,
+            True,
+            "",
+            id="the clock was set back",
+        ),
+        pytest.param(
             view(status=replace(UP, health=StreamHealth.IDLE)),
             "running",
             True,
