@@ -6,6 +6,7 @@ subscribers, tells it.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -29,6 +30,8 @@ RESTART_SIGNALS: Final = (DIMENSION_CHANGED, RESTART_TRIGGERED, CASCADE_STARTED,
 
 NEWS_KEPT: Final = 200
 """How much is kept while no host lives that could tell it; older news is dropped."""
+_NEWS_CHARS: Final = 400_000
+"""What is kept may have so many characters as JSON: the store takes no endless document."""
 _LONGEST: Final = 1_000
 """Characters of a fingerprint that a signal carries: one of many columns is longer."""
 
@@ -115,3 +118,15 @@ def news_of(
             signals.append((DIMENSION_CHANGED, changed_arguments(found)))
     signals += [signal for action in actions if (signal := action_signal(action)) is not None]
     return tuple(News(uuid.uuid4().hex, name, arguments) for name, arguments in signals), known
+
+
+def kept_news(news: Sequence[News]) -> tuple[News, ...]:
+    """The newest of these, in their order: as many as are kept while nobody tells them."""
+    kept: list[News] = []
+    left = _NEWS_CHARS
+    for item in reversed(news[-NEWS_KEPT:]):
+        left -= len(json.dumps(item.arguments))
+        if left < 0:
+            break
+        kept.append(item)
+    return tuple(reversed(kept))

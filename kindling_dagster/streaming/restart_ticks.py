@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from kindling_dagster.streaming.dependencies import RestartDecision, StreamDependencies
 from kindling_dagster.streaming.dimensions.model import DimensionLook
 from kindling_dagster.streaming.model import Command, Desired, StreamStatus
-from kindling_dagster.streaming.restart_news import NEWS_KEPT, action_signal, news_of
+from kindling_dagster.streaming.restart_news import action_signal, kept_news, news_of
 from kindling_dagster.streaming.restarts import (
     Action,
     AskRestart,
@@ -141,7 +141,7 @@ def _with_news(
         return state
     done, _ = store.document(*TOLD)
     left = [item for item in state.news if item.id not in (done or ())]
-    return replace(state, told=told, news=tuple([*left, *fresh][-NEWS_KEPT:]))
+    return replace(state, told=told, news=kept_news([*left, *fresh]))
 
 
 def _do(action: Action, store: RestartStore, now: float, tell: Tell | None) -> None:

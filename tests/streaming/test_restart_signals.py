@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from kindling.signaling import BlinkerSignalProvider
 from manifests import manifest, pipe
 
-from kindling_dagster.streaming import restart_ticks
+from kindling_dagster.streaming import restart_news
 from kindling_dagster.streaming.dependencies import StreamDependencies
 from kindling_dagster.streaming.dimensions.model import DimensionLook
 from kindling_dagster.streaming.model import Command, HostInfo, StreamingQueryState, StreamStatus
@@ -112,6 +114,17 @@ def test_the_next_host_tells_what_happened_while_none_lived_and_nothing_twice(wo
     assert world.names.count(CHANGED) == 2
 
 
+def test_news_that_nobody_tells_stays_within_what_the_store_takes(world: World) -> None:
+    """Texts of other scripts are six characters a sign in the store."""
+    world.dependencies = StreamDependencies(APP, policy="never")
+    prints = [f"{number}{'列' * 1_000}" for number in range(100)]
+    for before, after in pairwise(prints):
+        world.tick(replace(change(before, after), reason="rows differ"))
+    assert 10 < len(world.store.document(*DOCUMENT)[0]["news"]) < 100
+    assert world.host().tell() > 10
+    assert world.heard[-1][1]["fingerprint"].startswith("99")
+
+
 def test_a_change_found_again_after_a_crash_is_told_once_and_one_that_comes_back_again(world: World) -> None:
     """Contents may change to and fro: the second change to the same is one more."""
     before = world.store.desired()["by_files"].generation
@@ -167,7 +180,7 @@ def test_a_subscriber_that_raises_is_no_reason_to_repeat(world: World) -> None:
 
 
 def test_what_nobody_tells_is_kept_within_bounds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restart_ticks, "NEWS_KEPT", 3)
+    monkeypatch.setattr(restart_news, "NEWS_KEPT", 3)
     for number in range(5):
         world.tick(change(f"{number}", f"{number + 1}"))
     assert world.host().tell() == 3
