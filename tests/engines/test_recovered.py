@@ -49,6 +49,8 @@ def test_only_what_ends_a_pipe_s_write_counts(tmp_path: Path, commits: list[Comm
     assert [(result.pipe_id, result.status) for result in found] == (
         [("fill", PipeStatus.SUCCEEDED)] if committed else []
     )
+    last = max((version for version, commit in enumerate(commits) if commit[1] == MINE), default=-1)
     for result in found:
+        assert [commit["version"] for commit in result.metadata["commits"]] == [last]
         assert result.metadata["uri"] == str(tmp_path / "lake/out/a")
         assert (result.metadata["package"], result.metadata["package_version"]) == ("acme", "1.2")
