@@ -122,7 +122,8 @@ def look_in_session(
     """
     asked, _ = store.document(KIND, ASKED)
     before = store.fingerprints()
-    changed, errors = [], {}
+    changed: list[str] = []
+    errors: dict[str, str] = {}
     for entity_id, how in (asked or {}).items():
         dimension = Dimension(
             entity_id, method=how["method"], columns=tuple(how["columns"]), keys=tuple(how["keys"])
