@@ -21,7 +21,7 @@ from benchmarks.harness import Case
 
 BACKOFF = 1.0
 CRASHES = 8
-COMMITS = 10
+COMMITS = 20
 ROWS = 20_000
 
 
