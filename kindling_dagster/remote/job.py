@@ -81,7 +81,8 @@ def _cancelled_by_signals(engine: InProcessEngine, order: Order) -> Iterator[Non
                 cancel("Dagster's process is gone")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    if order.alive:
+    # On another machine there is no such file; here it outlives even a process that is killed.
+    if order.alive and Path(order.alive).exists():
         threading.Thread(target=watch, daemon=True, name="alive").start()
     try:
         yield

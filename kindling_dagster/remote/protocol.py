@@ -28,8 +28,8 @@ class Order:
         version: Of kindling-dagster on Dagster's side.
         project: Arguments of ``KindlingProject``, with paths as they are on the driver.
         request: The run.
-        alive: A file that Dagster's side keeps locked as long as it lives, on the same machine; empty when the
-            job runs elsewhere.
+        alive: A file that Dagster's side keeps locked as long as it lives; means nothing on another machine,
+            where it is not.
     """
 
     version: str
