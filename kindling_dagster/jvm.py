@@ -156,9 +156,14 @@ def sql_settings(spark: SparkSession) -> dict[str, str]:
     return dict(spark._jsparkSession.sessionState().conf().settings())
 
 
+# Delta's name for what it keeps of a table's state (Snapshot.scala); it lets go of it with the next version.
+_DELTA_STATE = "Delta Table State"
+
+
 def cached_rdds(spark: SparkSession) -> list[int]:
-    """The numbers of the RDDs that are marked as cached, whoever keeps them."""
-    return [int(number) for number in spark.sparkContext._jsc.getPersistentRDDs()]
+    """The numbers of the RDDs that are marked as cached, whoever keeps them but Delta."""
+    kept = spark.sparkContext._jsc.getPersistentRDDs()
+    return [int(number) for number in kept if not str(kept[number].name() or "").startswith(_DELTA_STATE)]
 
 
 def uncache_rdd(spark: SparkSession, number: int) -> None:

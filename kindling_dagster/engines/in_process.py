@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
 
 from kindling_dagster.dag.orchestrator import ExecutionOrchestrator
 from kindling_dagster.engines.base import LogLine, RunEvent, RunRequest
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Emit = Callable[[RunEvent], None]
+Result = TypeVar("Result")
 
 # How long the consumer waits for cancelled pipes; beyond the executor's own grace periods.
 _CANCEL_SECONDS = 60.0
@@ -39,7 +40,7 @@ class InProcessEngine:
         project: The app.
         create_session: Gives the Spark session; called on the engine's thread, once.
         storage_options: For reading tables' logs on object storage without Spark, as deltalake takes them.
-        around: Entered on the engine's thread around each run, once Spark and the app are up.
+        before: Called on the engine's thread before each run, once Spark and the app are up.
     """
 
     def __init__(
@@ -47,12 +48,12 @@ class InProcessEngine:
         project: KindlingProject,
         create_session: Callable[[], SparkSession],
         storage_options: Mapping[str, str] | None = None,
-        around: Callable[[SparkSession, KindlingRuntime], AbstractContextManager[None]] | None = None,
+        before: Callable[[SparkSession, KindlingRuntime], None] = lambda _spark, _runtime: None,
     ) -> None:
         self._project = project
         self._create_session = create_session
         self._storage_options = storage_options
-        self._around = around or (lambda _spark, _runtime: nullcontext())
+        self._before = before
         self._running: dict[str, _Execution] = {}
         self._thread = SparkThread(f"kindling {project.name}")
         self._spark: SparkSession | None = None
@@ -71,8 +72,8 @@ class InProcessEngine:
         def work() -> None:
             try:
                 spark, runtime = self._start(events.put)
-                with self._around(spark, runtime):
-                    execution.run(spark, runtime)
+                self._before(spark, runtime)
+                execution.run(spark, runtime)
             finally:
                 events.put(None)
 
@@ -96,6 +97,15 @@ class InProcessEngine:
         execution = self._running.get(run_id)
         if execution is not None:
             execution.cancel(reason)
+
+    def between_runs(self, call: Callable[[], Result]) -> Result:
+        """Call something that speaks to Spark, on the engine's thread, while no run is on its way.
+
+        Raises:
+            TimeoutError: A run that was cancelled still keeps the thread.
+            Exception: Whatever the call raises.
+        """
+        return self._thread.submit(call).result(_CANCEL_SECONDS)
 
     def _await_end(self, done: Future[None]) -> None:
         try:

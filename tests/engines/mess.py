@@ -27,6 +27,10 @@ def pipe(pipeid, output):
     )
 
 
+def cached(spark):
+    return [str(rdd.name()) for rdd in spark.sparkContext._jsc.getPersistentRDDs().values()]
+
+
 @pipe("plant", "silver.delta")
 def plant(bronze_orders):
     """Leaves a view, cached data, a setting, a function, another database and a subscriber."""
@@ -51,7 +55,7 @@ def look(bronze_orders):
     found = {
         "views": [row["viewName"] for row in spark.sql("SHOW VIEWS").collect()]
         + [row["viewName"] for row in spark.sql("SHOW VIEWS IN global_temp").collect()],
-        "cached": len(spark.sparkContext._jsc.getPersistentRDDs()),
+        "cached": [name for name in cached(spark) if not name.startswith("Delta Table State")],
         "partitions": spark.conf.get("spark.sql.shuffle.partitions"),
         "setting": spark.conf.get("spark.kindling.planted", ""),
         "function": spark.catalog.functionExists("planted_function"),
@@ -59,4 +63,22 @@ def look(bronze_orders):
         "group": spark.sparkContext.getLocalProperty("spark.job.description") or "",
     }
     Path("data/found.json").write_text(json.dumps(found))
+    return bronze_orders.select("id", "item", "amount")
+
+
+@pipe("weigh", "silver.mended")
+def weigh(bronze_orders):
+    """Tells what the JVM holds once its garbage is gone, and what was kept until Spark heard of that."""
+    management = get_or_create_spark_session().sparkContext._jvm.java.lang.management.ManagementFactory
+    memory = management.getMemoryMXBean()
+    heaps = [memory.getHeapMemoryUsage().getUsed()]
+    while len(heaps) < 3 or (len(heaps) < 10 and heaps[-1] < heaps[-2] - 2**20):
+        memory.gc()
+        heaps.append(memory.getHeapMemoryUsage().getUsed())
+    held = {
+        "heap": heaps[-1],
+        "beside the heap": memory.getNonHeapMemoryUsage().getUsed(),
+        "threads": management.getThreadMXBean().getThreadCount(),
+    }
+    Path("data/held.json").write_text(json.dumps(held))
     return bronze_orders.select("id", "item", "amount")

@@ -219,7 +219,7 @@ def test_runs_do_not_see_each_other(warm: Side) -> None:
     found = json.loads((warm.app / "data" / "found.json").read_text())
     wanted = {
         "views": [],
-        "cached": 0,
+        "cached": [],
         "setting": "",
         "function": False,
         "database": "default",

@@ -84,7 +84,7 @@ class SessionState:
         found += self._restore_settings()
         for name in _JOB_PROPERTIES:
             spark.sparkContext.setLocalProperty(name, None)  # None removes it
-        found += self._restore_receivers()
+        found += self.restore_receivers()
         return found
 
     def _restore_catalog(self) -> list[str]:
@@ -108,7 +108,11 @@ class SessionState:
             found.append(f"setting {name}")
         return found
 
-    def _restore_receivers(self) -> list[str]:
+    def restore_receivers(self) -> list[str]:
+        """Take away the subscribers that came since; a part of ``restore`` that asks nothing of Spark."""
+        # A run's watermarks are subscribers as well, and Kindling has to know that they are gone: it would not
+        # connect them for the next run.
+        self.runtime.set_watermarks(False)
         found = []
         for name, receivers in self.runtime.receivers().items():
             before = self.receivers.get(name, frozenset())

@@ -8,8 +8,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -36,6 +36,13 @@ LARGEST_LOG = 32 * 1024 * 1024
 
 _LOOK_SECONDS = 1.0
 _TURN_SECONDS = 0.5
+# Spark keeps a thousand finished jobs, stages and queries, with their plans, for an UI; a run needs those that run.
+_WITHOUT_UI = {
+    "spark.ui.retainedJobs": "50",
+    "spark.ui.retainedStages": "50",
+    "spark.ui.retainedTasks": "1000",
+    "spark.sql.ui.retainedExecutions": "50",
+}
 
 
 class WarmServer:
@@ -53,7 +60,7 @@ class WarmServer:
         self._token = token
         self._project = KindlingProject.from_json(spec.project)
         self._engine = InProcessEngine(
-            self._project, lambda: build_session(spec.conf), spec.storage_options, self._kept_apart
+            self._project, self._create_session, spec.storage_options, self._before_run
         )
         self._memory_limit = spec.memory_bytes or psutil.virtual_memory().total // 2
         self._started_at = time.time()
@@ -62,7 +69,7 @@ class WarmServer:
         self._asking = 0
         self._running = ""
         self._runs = 0
-        self._up = False
+        self._clean: SessionState | None = None
         self._tainted = ""
         self._last_used = time.monotonic()
         self._ending = threading.Event()
@@ -94,7 +101,7 @@ class WarmServer:
             self._engine.cancel(self._running, reason)
 
     def _reason_to_end(self, own: int) -> str:
-        if self._tainted:
+        if self._is_to_end():
             return self._tainted
         if time.monotonic() - self._last_used > self._spec.idle_seconds:
             return f"no run for {self._spec.idle_seconds:.0f} s"
@@ -103,6 +110,8 @@ class WarmServer:
         return ""
 
     def _is_to_end(self) -> bool:
+        if self._clean is not None and not self._tainted and not _has_jvm():
+            self.end("its JVM is gone")
         return bool(self._tainted)
 
     def _end_if_free(self, reason: str) -> bool:
@@ -184,7 +193,7 @@ class WarmServer:
             if self._take_turn(channel, wait):
                 try:
                     if self._is_to_end():
-                        # The run before this one left a session that is not to be trusted.
+                        # The run before this one left a session that is not to be trusted, or Spark has died since.
                         channel.send({"ending": True})
                         return
                     self._running = request.run_id
@@ -192,7 +201,10 @@ class WarmServer:
                     channel.send({"accepted": True, "log": self._log_size()})
                     self._stream(channel, request)
                 finally:
-                    self._runs += bool(self._running)
+                    if self._running:
+                        # Who asked has been told of the run's end: this costs only a run that waits.
+                        self._put_back()
+                        self._runs += 1
                     self._running = ""
                     self._turn.release()
         finally:
@@ -240,28 +252,34 @@ class WarmServer:
             events.close()  # type: ignore[attr-defined]  # a generator; cancels, and waits for the end
             raise
         except Exception as error:
-            if not self._up:
+            if self._clean is None:
                 self.end("Spark or the app did not start")
             channel.send({"end": error_to_json(error)})
         else:
             channel.send({"end": None})
 
-    @contextmanager
-    def _kept_apart(self, spark: SparkSession, runtime: KindlingRuntime) -> Iterator[None]:
-        """Runs do not see each other; a session that cannot be put back is not used again."""
-        self._up = True
-        before = SessionState.of(spark, runtime)
+    def _create_session(self) -> SparkSession:
+        conf = self._spec.conf
+        return build_session({**_WITHOUT_UI, **conf} if conf.get("spark.ui.enabled") == "false" else conf)
+
+    def _before_run(self, spark: SparkSession, runtime: KindlingRuntime) -> None:
+        self._clean = self._clean or SessionState.of(spark, runtime)
+
+    def _put_back(self) -> None:
+        """Take away what the run has left, so that runs do not see each other.
+
+        A session that cannot be put back is not used again.
+        """
+        if self._clean is None:
+            return
         try:
-            yield
-        finally:
-            try:
-                left = before.restore()
-            except Exception:
-                logger.exception("The session could not be put back.")
-                self.end("its session could not be put back")
-            else:
-                if left:
-                    logger.info("Taken away after the run: %s.", ", ".join(left))
+            left = self._engine.between_runs(self._clean.restore)
+        except Exception:
+            logger.exception("The session could not be put back.")
+            self.end("its session could not be put back")
+        else:
+            if left:
+                logger.info("Taken away after the run: %s.", ", ".join(left))
 
     def _log_size(self) -> int:
         return self._place.log.stat().st_size if self._place.log.exists() else 0
@@ -282,6 +300,15 @@ def _require_same_user(end: socket.socket) -> None:
     if user != os.getuid():
         end.close()
         raise ChannelClosed(f"user {user} is not this process's own")
+
+
+def _has_jvm() -> bool:
+    """Whether Spark's JVM, a child of this process, lives."""
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if child.name() == "java" and child.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def _memory() -> int:
