@@ -53,8 +53,8 @@ def submitted(tmp_path: Path) -> Any:
 def test_settings_go_by_a_private_file_alone(submitted: Any) -> None:
     success, told = submitted(conf=SECRET, py_files=["a.zip", "b.zip"])
     assert success
-    assert "spark.hadoop.fs.s3a.secret.key s3cr3t\\\\5f1c" in told["settings"]
-    assert "spark.master local[*]" in told["settings"]
+    assert "spark.hadoop.fs.s3a.secret.key=s3cr3t\\\\5f1c" in told["settings"]
+    assert "spark.master=local[*]" in told["settings"]
     assert stat.S_IMODE(told["mode"]) == 0o600
     assert told["arguments"][2:4] == ["--py-files", "a.zip,b.zip"]
     assert told["arguments"][-1].endswith("remote/__main__.py")
