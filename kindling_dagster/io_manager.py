@@ -17,6 +17,7 @@ from kindling_dagster.locations import table_location
 from kindling_dagster.manifest import EntitySpec
 from kindling_dagster.partitions import COLUMN_METADATA, windows_over
 from kindling_dagster.project import KindlingProject
+from kindling_dagster.quoting import backticked
 from kindling_dagster.reading import EntityReader, ReadRequest, heed_current, kind_of_type
 from kindling_dagster.resources import KindlingResource
 from kindling_dagster.table_checks.outcome import told_in_a_line
@@ -54,7 +55,8 @@ class KindlingIOManager(ConfigurableIOManager):
     def __init__(self, project: KindlingProject | str, **data: Any) -> None:
         # One that was made from configuration gets the JSON that this one gave it.
         stated = project.to_json() if isinstance(project, KindlingProject) else project
-        super().__init__(**{"kindling": KindlingResource(), **data, "project": stated})
+        kindling = data.pop("kindling", None) or KindlingResource()
+        super().__init__(**{**data, "kindling": kindling, "project": stated})
 
     def handle_output(self, context: OutputContext, obj: Any) -> None:  # noqa: ARG002
         """Refuse: entities are written by their pipes.
@@ -172,8 +174,7 @@ class KindlingIOManager(ConfigurableIOManager):
                 asked = asked.also(*(window.conditions(column, kind) for window in windows))
             where = asked.where("spark")
             frame = frame.where(where) if where else frame
-            names = [name.replace("`", "``") for name in request.columns]
-            return frame.select(*(f"`{name}`" for name in names)) if names else frame
+            return frame.select(*map(backticked, request.columns)) if request.columns else frame
 
         return _off_main_thread(read)
 

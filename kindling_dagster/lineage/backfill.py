@@ -12,6 +12,7 @@ from kindling_dagster.delta_rewrite import FileRewrite
 from kindling_dagster.errors import LineageError
 from kindling_dagster.lineage.columns import lineage_column
 from kindling_dagster.lineage.context import lineage_type
+from kindling_dagster.quoting import backticked
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
@@ -103,7 +104,8 @@ def backfill_lineage(
     adds_column = not _has_column(spark, table_path, column, storage_options)
     if adds_column and not dry_run:
         spark.sql(
-            f"ALTER TABLE {_quoted(table_path)} ADD COLUMNS (`{column}` {lineage_type().simpleString()})"
+            f"ALTER TABLE delta.{backticked(table_path)} "
+            f"ADD COLUMNS ({backticked(column)} {lineage_type().simpleString()})"
         )
     todo = _files_without(table_path, column, storage_options)
     if dry_run:
@@ -237,7 +239,3 @@ def _value(pipe: str, package: str, version: str, timestamp: datetime) -> Column
         lit(moment.isoformat()).cast("timestamp").alias("timestamp"),
         lit("backfill").alias("run_id"),
     )
-
-
-def _quoted(path: str) -> str:
-    return "delta.`" + path.replace("`", "``") + "`"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kindling_dagster.engines.thread import SparkThread
 from kindling_dagster.jvm_plans import nodes_above
 from kindling_dagster.project import KindlingProject
+from kindling_dagster.quoting import backticked
 from kindling_dagster.runtime import KindlingRuntime
 from kindling_dagster.spark import session_is_up
 from kindling_dagster.streaming.conflicts import write_through_conflicts
@@ -157,7 +158,7 @@ class RowReprocessor:
     def _keys(self, scope: ReprocessScope, driving: DataFrame, keys: Sequence[Key]) -> DataFrame:
         """The changed keys, under the names and in the types of the driving input's columns."""
         kinds = {field.name: field.dataType.simpleString() for field in driving.schema.fields}
-        names = {name: f"`{name}`" for name in scope.driving_columns}
+        names = {name: backticked(name) for name in scope.driving_columns}
         texts = self._spark.createDataFrame(
             list(keys), ", ".join(f"{name} string" for name in names.values())
         )

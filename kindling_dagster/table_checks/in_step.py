@@ -15,6 +15,7 @@ from kindling_dagster.delta_log import local_path
 from kindling_dagster.engines.commits import PATIENCE
 from kindling_dagster.locations import table_location
 from kindling_dagster.manifest import Manifest
+from kindling_dagster.quoting import backticked
 from kindling_dagster.table_checks.declared import SCHEMA, DeclaredChecks, TableCheck
 from kindling_dagster.table_checks.evaluation import evaluate, migration_command, not_told
 from kindling_dagster.table_checks.migration import migration_lines
@@ -61,7 +62,7 @@ class SparkTable(Table):
     def rows(self, query: Query) -> list[dict[str, Any]]:
         """The rows a query gives."""
         # Braces name frames in the text; those in names of columns are doubled.
-        text = query(_backticked).replace(f"FROM {CHECKED}", f"FROM {{{CHECKED}}}")
+        text = query(_in_braced_text).replace(f"FROM {CHECKED}", f"FROM {{{CHECKED}}}")
         return [row.asDict() for row in self._spark.sql(text, **{CHECKED: self._frame}).collect()]
 
 
@@ -177,8 +178,5 @@ def _error(pipe_id: str, entity_id: str, found: Sequence[CheckOutcome]) -> PipeE
     )
 
 
-def _backticked(name: str) -> str:
-    from sqlglot import exp
-
-    quoted = str(exp.to_identifier(name, quoted=True).sql(dialect="spark"))
-    return quoted.replace("{", "{{").replace("}", "}}")
+def _in_braced_text(name: str) -> str:
+    return backticked(name).replace("{", "{{").replace("}", "}}")

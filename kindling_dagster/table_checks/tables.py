@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kindling_dagster.delta_log import open_table
+from kindling_dagster.quoting import double_quoted
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -102,12 +103,5 @@ class DeltaFile(Table):
 
         builder = QueryBuilder().register(CHECKED, self._table)
         # Rows come in arrow's own form, which pyarrow takes without a copy.
-        found: list[dict[str, Any]] = pa.table(builder.execute(query(quoted)).read_all()).to_pylist()
+        found: list[dict[str, Any]] = pa.table(builder.execute(query(double_quoted)).read_all()).to_pylist()
         return found
-
-
-def quoted(name: str) -> str:
-    """A name as standard SQL quotes it."""
-    from sqlglot import exp
-
-    return str(exp.to_identifier(name, quoted=True).sql(dialect="postgres"))

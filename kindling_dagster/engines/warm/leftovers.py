@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kindling_dagster.jvm import cached_rdds, sql_settings, uncache_rdd
+from kindling_dagster.quoting import backticked
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -75,7 +76,7 @@ class SessionState:
             spark.sql(f"DROP VIEW IF EXISTS {name}")
             found.append(f"view {name}")
         for name in sorted(set(_temporary_functions(spark)) - self.functions):
-            spark.sql(f"DROP TEMPORARY FUNCTION IF EXISTS {_quoted(name)}")
+            spark.sql(f"DROP TEMPORARY FUNCTION IF EXISTS {backticked(name)}")
             found.append(f"function {name}")
         spark.catalog.clearCache()
         for rdd in sorted(set(cached_rdds(spark)) - self.rdds):
@@ -129,7 +130,7 @@ def _temporary_views(spark: SparkSession) -> list[str]:
     made = []
     for row in [*spark.sql("SHOW VIEWS").collect(), *spark.sql(f"SHOW VIEWS IN {shared}").collect()]:
         if row["isTemporary"]:
-            made.append(".".join(_quoted(part) for part in (row["namespace"], row["viewName"]) if part))
+            made.append(".".join(backticked(part) for part in (row["namespace"], row["viewName"]) if part))
     # The session's own are listed in both.
     return sorted(set(made))
 
@@ -138,7 +139,3 @@ def _temporary_functions(spark: SparkSession) -> list[str]:
     """Those without a schema; permanent ones are named with theirs."""
     rows: list[Any] = spark.sql("SHOW USER FUNCTIONS").collect()
     return [row[0] for row in rows if "." not in row[0]]
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"

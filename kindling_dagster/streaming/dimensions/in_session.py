@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kindling_dagster.quoting import backticked
 from kindling_dagster.streaming.dimensions.fingerprint import Fingerprint, method_text, schema_columns
 from kindling_dagster.streaming.dimensions.model import Dimension
 from kindling_dagster.streaming.dimensions.values import ColumnError
@@ -35,7 +36,9 @@ def fingerprint_in_session(dimension: Dimension, frame: DataFrame) -> str:
     names = sorted(dimension.columns or frame.columns)
     # As JSON, since Spark hashes no maps; with nulls kept, since they are values too. Two hashes of a row
     # are summed, so that neither the order of rows counts nor one collision hides a change.
-    row = sql.to_json(sql.struct(*[sql.col(f"`{name}`") for name in names]), {"ignoreNullFields": "false"})
+    row = sql.to_json(
+        sql.struct(*[sql.col(backticked(name)) for name in names]), {"ignoreNullFields": "false"}
+    )
     wide = "decimal(38,0)"
     answer = frame.agg(
         sql.count(sql.lit(1)).alias(_ROWS),

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kindling_dagster.delta_log import local_path, may_hide_rows
+from kindling_dagster.quoting import double_quoted
 from kindling_dagster.streaming.dimensions.fingerprint import column_name, schema_columns
 from kindling_dagster.streaming.dimensions.model import Dimension
 from kindling_dagster.streaming.dimensions.rows import RowsDigest, digest_rows
@@ -91,7 +92,7 @@ class Snapshot:
             top = max(largest)
             assert isinstance(top, datetime)
             floor = top.astimezone(timezone.utc).replace(microsecond=top.microsecond // 1000 * 1000)
-            predicate = f"{_quoted(column)} >= '{floor.strftime('%Y-%m-%dT%H:%M:%S.%f')}Z'"
+            predicate = f"{double_quoted(column)} >= '{floor.strftime('%Y-%m-%dT%H:%M:%S.%f')}Z'"
         return _largest(self.scan([column], predicate))
 
     def digest(self, columns: Sequence[str] = ()) -> RowsDigest:
@@ -126,7 +127,7 @@ class Snapshot:
 
     def current_rows(self, dimension: Dimension, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """These columns of the current rows of an SCD2 table."""
-        return self.scan(columns, f"{_quoted(dimension.current_rows.current)} = true")
+        return self.scan(columns, f"{double_quoted(dimension.current_rows.current)} = true")
 
     def scan(
         self, columns: Sequence[str] | None = None, predicate: str | None = None
@@ -136,7 +137,7 @@ class Snapshot:
         from deltalake import QueryBuilder
 
         # By a query, since it reads tables with deletion vectors and mapped columns, other than datasets do.
-        wanted = ", ".join(map(_quoted, columns or [item["name"] for item in self.fields]))
+        wanted = ", ".join(map(double_quoted, columns or [item["name"] for item in self.fields]))
         where = f" WHERE {predicate}" if predicate else ""
         reader = QueryBuilder().register("t", self._table).execute(f"SELECT {wanted} FROM t{where}")
         yield from pa.RecordBatchReader.from_stream(reader)
@@ -218,7 +219,3 @@ def _largest(batches: Iterator[pa.RecordBatch]) -> str | None:
 
 def _text(value: Any) -> str:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
