@@ -14,11 +14,11 @@ from kindling_dagster.analysis.analyzer import AnalysisEvent, Analyzer
 from kindling_dagster.analysis.findings import AnalysisResult
 from kindling_dagster.dag.graph import PipeGraphBuilder
 from kindling_dagster.engines.base import LogLine
+from kindling_dagster.engines.session import open_session
 from kindling_dagster.engines.thread import SparkThread
 from kindling_dagster.errors import RunError
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.runtime import KindlingRuntime
-from kindling_dagster.spark import session_is_up
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -129,16 +129,13 @@ class _Session:
 
     def run(self) -> None:
         """Start Spark and the app, analyse, and stop what was started."""
-        owned = not session_is_up()
-        if owned:
-            self._emit(LogLine("info", "Starting Spark …"))
-        spark = self._create_session()
+        session = open_session(self._create_session, self._emit)
         try:
-            with KindlingRuntime.start(self._project, spark) as runtime:
-                self._emit(LogLine("info", f"Spark {spark.version} and app {self._project.name} are up."))
+            with KindlingRuntime.start(self._project, session.spark) as runtime:
+                self._emit(LogLine("info", f"App {self._project.name} is up."))
                 scope = self._scope
                 analyzer = Analyzer(
-                    self._project, runtime, spark, self._emit, scope.timeout, scope.watermarks
+                    self._project, runtime, session.spark, self._emit, scope.timeout, scope.watermarks
                 )
                 with self._lock:
                     self._analyzer = analyzer
@@ -146,5 +143,4 @@ class _Session:
                         analyzer.cancel(self._cancelled)
                 self._emit(analyzer.run(scope.pipe_ids))
         finally:
-            if owned:
-                spark.stop()
+            session.stop()

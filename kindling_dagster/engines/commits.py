@@ -66,6 +66,8 @@ class CommitReader:
         # By scheme and host: why logs there cannot be read without Spark, although there are options.
         self._unreadable: dict[str, str] = {}
         self._default_filesystem = ""
+        # By entity: where its table was when ``version`` asked, which takes Spark jobs for those of a catalog.
+        self._asked: dict[str, str | None] = {}
         # By URI: the last commits' userMetadata, where Spark has told it along with the version.
         self._told_by_spark: dict[str, list[str]] = {}
 
@@ -74,7 +76,7 @@ class CommitReader:
         entity = self._delta_entity(entity_id)
         if entity is None:
             return None
-        uri = self._uri(entity)
+        uri = self._asked[entity_id] = self._uri(entity)
         if uri is None:
             return NO_TABLE
         if self._within_reach(uri):
@@ -94,7 +96,7 @@ class CommitReader:
         """
         if version is None or version == NO_TABLE:
             return []
-        uri = self._uri(self._delta_entity(entity_id))
+        uri = self._asked.get(entity_id)
         if uri is None:
             return []
         if self._within_reach(uri):

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from kindling_dagster.dag.orchestrator import ExecutionOrchestrator
 from kindling_dagster.engines.base import LogLine, RunEvent, RunRequest
 from kindling_dagster.engines.pipe_run import PipeRunner, plan_request
+from kindling_dagster.engines.session import Session, open_session
 from kindling_dagster.engines.thread import SparkThread
 from kindling_dagster.errors import RunError
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.runtime import KindlingRuntime
-from kindling_dagster.spark import session_is_up
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -56,8 +57,7 @@ class InProcessEngine:
         self._before = before
         self._running: dict[str, _Execution] = {}
         self._thread = SparkThread(f"kindling {project.name}")
-        self._spark: SparkSession | None = None
-        self._owns_session = False
+        self._session: Session | None = None
         self._runtime: KindlingRuntime | None = None
 
     def run(self, request: RunRequest) -> Iterator[RunEvent]:
@@ -118,7 +118,7 @@ class InProcessEngine:
 
     def close(self) -> None:
         """Close the app and stop the session if this engine started it. Can be called twice."""
-        if self._runtime is None and self._spark is None:
+        if self._runtime is None and self._session is None:
             self._thread.stop()
             return
         closing = self._thread.submit(self._close)
@@ -129,40 +129,29 @@ class InProcessEngine:
 
     def _close(self) -> None:
         runtime, self._runtime = self._runtime, None
-        spark, self._spark = self._spark, None
+        session, self._session = self._session, None
         try:
             if runtime is not None:
                 runtime.close()
         finally:
-            if spark is not None and self._owns_session:
-                spark.stop()
+            if session is not None:
+                session.stop()
 
     def _start(self, emit: Emit) -> tuple[SparkSession, KindlingRuntime]:
-        if self._runtime is None or self._spark is None:
+        if self._runtime is None or self._session is None:
             started = time.monotonic()
-            self._runtime = KindlingRuntime.start(self._project, lambda: self._start_session(emit))
-            if self._spark is None:
-                # Another engine of this process holds the same app already.
-                self._spark = self._start_session(emit)
+            self._runtime = KindlingRuntime.start(self._project, lambda: self._open_session(emit).spark)
+            # Another engine of this process may hold the same app already: it asks for no session then.
+            self._session = self._session or self._open_session(emit)
             emit(LogLine("info", f"App {self._project.name} is up ({time.monotonic() - started:.1f} s)."))
-        return self._spark, self._runtime
+        return self._session.spark, self._runtime
 
-    def _start_session(self, emit: Emit) -> SparkSession:
-        started = time.monotonic()
-        is_new = not session_is_up()
-        # Kept: it may be up from a try before this one, at the end of which the app did not start.
-        self._owns_session = self._owns_session or is_new
-        if is_new:
-            emit(LogLine("info", "Starting Spark …"))
-        self._spark = self._create_session()
-        emit(
-            LogLine(
-                "info",
-                f"Spark {self._spark.version} is up ({self._spark.sparkContext.master}, "
-                f"{time.monotonic() - started:.1f} s).",
-            )
-        )
-        return self._spark
+    def _open_session(self, emit: Emit) -> Session:
+        before = self._session
+        opened = open_session(self._create_session, emit)
+        # Kept at once: it is to be stopped also where the app does not start, and it may be up from such a try.
+        self._session = replace(opened, owned=opened.owned or (before is not None and before.owned))
+        return self._session
 
 
 class _Execution:

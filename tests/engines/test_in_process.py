@@ -10,7 +10,7 @@ import pytest
 from manifests import manifest, pipe
 
 from kindling_dagster import KindlingProject
-from kindling_dagster.engines import in_process
+from kindling_dagster.engines import in_process, session
 from kindling_dagster.engines.base import RunRequest
 from kindling_dagster.engines.in_process import InProcessEngine
 from kindling_dagster.errors import ProjectError
@@ -43,7 +43,7 @@ def test_a_session_that_the_engine_started_ends_with_it_also_when_the_app_never_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tries: int, was_up: bool
 ) -> None:
     process = Process(was_up)
-    monkeypatch.setattr(in_process, "session_is_up", lambda: process.up)
+    monkeypatch.setattr(session, "session_is_up", lambda: process.up)
     monkeypatch.setattr(in_process.KindlingRuntime, "start", process.start)
     recorded = tmp_path / "manifest.json"
     manifest(pipe("a", "bronze.a", "silver.a")).write(recorded)
