@@ -1,7 +1,7 @@
 """One process that loads definitions, as a code server does; prints the CPU seconds it took as JSON.
 
-``python -m benchmarks._loading_child MODE ARGUMENT``: ``plain``, ``full`` or ``pyspark`` and the number of pipes,
-``manifest`` and a file, or ``app`` and a directory.
+``python -m benchmarks._loading_child MODE ARGUMENT``: ``plain``, ``full`` or ``checked`` and the number of pipes,
+``manifest`` or ``unchecked`` and a manifest's file, or ``app`` and a directory.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dagster import (
+    AssetCheckResult,
+    AssetChecksDefinition,
+    AssetCheckSpec,
     AssetKey,
     AssetSpec,
     Definitions,
@@ -19,6 +22,7 @@ from dagster import (
     TableColumn,
     TableSchema,
     multi_asset,
+    multi_asset_check,
 )
 
 
@@ -59,9 +63,38 @@ def plain(pipes: str) -> Definitions:
 
 
 def full(pipes: str) -> Definitions:
-    """As many assets without Kindling that carry what ours do: written out by hand, as it were."""
-    count = int(pipes)
-    specs = [
+    """As many assets without Kindling that carry what ours do but for the checks: written out by hand, as it were."""
+    return definitions(full_specs(int(pipes)))
+
+
+def checked(pipes: str) -> Definitions:
+    """The same with as many checks as ours, in one ``multi_asset_check``."""
+    specs = full_specs(int(pipes))
+    named = {
+        "merge_keys_not_null": "No row lacks a merge key (id).",
+        "merge_keys_unique": "No two rows have the same id.",
+        "schema_drift": "The table has the declared columns, of the declared types.",
+    }
+
+    @multi_asset_check(
+        name="checks",
+        specs=[
+            AssetCheckSpec(name, asset=spec.key, description=text)
+            for spec in specs
+            for name, text in named.items()
+        ],
+        can_subset=True,
+    )
+    def checks(context):  # type: ignore[no-untyped-def]
+        for key in context.selected_asset_check_keys:
+            yield AssetCheckResult(passed=True, asset_key=key.asset_key, check_name=key.name)
+
+    return definitions(specs, [checks])
+
+
+def full_specs(count: int) -> list[AssetSpec]:
+    """Specs that carry what ours do."""
+    return [
         AssetSpec(
             AssetKey(written(number).split(".")),
             deps=[AssetKey(entity.split(".")) for entity in reads(number, count)],
@@ -84,29 +117,20 @@ def full(pipes: str) -> Definitions:
         )
         for number in range(count)
     ]
-    return definitions(specs)
 
 
-def definitions(specs: list[AssetSpec]) -> Definitions:
-    """The specs as one step's."""
+def definitions(specs: list[AssetSpec], checks: Sequence[AssetChecksDefinition] = ()) -> Definitions:
+    """The specs as one step's, with these checks."""
 
     @multi_asset(specs=specs, can_subset=True)
     def tables(context):  # type: ignore[no-untyped-def]
         for key in context.selected_asset_keys:
             yield MaterializeResult(asset_key=key)
 
-    return Definitions(assets=[tables])
+    return Definitions(assets=[tables], asset_checks=checks)
 
 
-def with_pyspark(pipes: str) -> Definitions:
-    """The plain assets in a code location that has dagster-pyspark's resource."""
-    from dagster_pyspark import LazyPySparkResource
-
-    spark = Definitions(resources={"spark": LazyPySparkResource(spark_config={})})
-    return Definitions.merge(plain(pipes), spark)
-
-
-BASES = {"plain": plain, "full": full, "pyspark": with_pyspark}
+BASES = {"plain": plain, "full": full, "checked": checked}
 
 
 def loader(mode: str) -> Callable[[str], Definitions]:
@@ -116,8 +140,9 @@ def loader(mode: str) -> Callable[[str], Definitions]:
     from kindling_dagster.definitions import build_kindling_definitions
     from kindling_dagster.project import KindlingProject
 
-    if mode == "manifest":
-        return lambda file: build_kindling_definitions(KindlingProject(manifest=file))
+    if mode in ("manifest", "unchecked"):
+        checks = mode == "manifest"
+        return lambda file: build_kindling_definitions(KindlingProject(manifest=file), checks=checks)
     return lambda app: build_kindling_definitions(KindlingProject(app))
 
 

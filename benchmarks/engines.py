@@ -8,17 +8,14 @@ of them) is told at the end.
 
 from __future__ import annotations
 
-import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks._apart import apart
 from benchmarks._step_app import chain, write_app, write_source
 from benchmarks.chain import Run, launch
 from benchmarks.harness import Case
-from kindling_dagster.engines.warm.process import ask
-from kindling_dagster.engines.warm.spec import FOLDER_VARIABLE, places
 from kindling_dagster.project import KindlingProject
 
 LENGTH = 5
@@ -32,22 +29,8 @@ OTHER = "Spark started by the run"
 
 def cases() -> Iterator[Case]:
     """All of the same runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        changed = {
-            "KINDLING_DAGSTER_CACHE": str(Path(folder) / "cache"),
-            FOLDER_VARIABLE: str(Path(folder) / "warm"),
-        }
-        before = {name: os.environ.get(name) for name in changed}
-        os.environ.update(changed)
-        try:
-            yield from _cases(Path(folder))
-        finally:
-            for place in list(places(Path(changed[FOLDER_VARIABLE]))):
-                ask(place, {"ask": "stop", "now": True})
-                while place.socket.exists():
-                    time.sleep(0.1)
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+    with tempfile.TemporaryDirectory() as folder, apart(Path(folder)):
+        yield from _cases(Path(folder))
 
 
 def _cases(folder: Path) -> Iterator[Case]:

@@ -11,11 +11,7 @@ if TYPE_CHECKING:
     from kindling_dagster.checks import build_stream_checks
     from kindling_dagster.components.component import KindlingProjectComponent
     from kindling_dagster.config import KindlingRunConfig
-    from kindling_dagster.definitions import (
-        OpSettings,
-        build_kindling_definitions,
-        build_kindling_stream_definitions,
-    )
+    from kindling_dagster.definitions import OpSettings, build_kindling_definitions
     from kindling_dagster.dimension_sensor import build_dimension_sensor
     from kindling_dagster.engine_resources import InProcessEngine, PipesEngine, WarmEngine
     from kindling_dagster.errors import KindlingDagsterError
@@ -30,7 +26,9 @@ if TYPE_CHECKING:
     from kindling_dagster.sensors import build_stream_supervisor
     from kindling_dagster.signals.bridge_table import SignalBridge
     from kindling_dagster.signals.reading import read_signals
+    from kindling_dagster.spark_resources import SparkSettings
     from kindling_dagster.stream_assets import build_kindling_streaming_assets
+    from kindling_dagster.stream_definitions import build_kindling_stream_definitions
     from kindling_dagster.stream_events import ReportingPolicy
     from kindling_dagster.stream_resources import KindlingStreamsResource
     from kindling_dagster.streaming.reprocess_rows import reprocess_rows
@@ -71,6 +69,7 @@ __all__ = [
     "ReprocessRequest",
     "RestartConfig",
     "SignalBridge",
+    "SparkSettings",
     "SupervisorPolicy",
     "TranslatorSettings",
     "WarmEngine",
@@ -115,6 +114,7 @@ _HOMES = {
     "ReprocessRequest": "streaming.reprocessing",
     "RestartConfig": "streaming.restarts",
     "SignalBridge": "signals.bridge_table",
+    "SparkSettings": "spark_resources",
     "SupervisorPolicy": "streaming.supervision",
     "TranslatorSettings": "translator",
     "WarmEngine": "engine_resources",
@@ -123,7 +123,7 @@ _HOMES = {
     "build_kindling_definitions": "definitions",
     "build_kindling_ingestion": "ingestion.defs",
     "build_kindling_schedule": "automation",
-    "build_kindling_stream_definitions": "definitions",
+    "build_kindling_stream_definitions": "stream_definitions",
     "build_kindling_streaming_assets": "stream_assets",
     "build_reprocess_job": "reprocess_job",
     "build_stream_checks": "checks",

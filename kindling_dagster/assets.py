@@ -31,12 +31,11 @@ from kindling_dagster.partitions import COLUMN_METADATA, check_partitions, own_c
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.selection import Selection, select_entities
 from kindling_dagster.table_checks.declared import DeclaredChecks, TableCheck
-from kindling_dagster.translator import AssetData, CheckData, DagsterKindlingTranslator
+from kindling_dagster.translator import IO_MANAGER_METADATA, AssetData, CheckData, DagsterKindlingTranslator
 
 PROJECT_TAG = "kindling-dagster/project"
 KEYS_TAG = "kindling-dagster/asset_keys"
 CHECKS_TAG = "kindling-dagster/checks"
-_IO_MANAGER_KEY = "dagster/io_manager_key"  # where AssetSpec.with_io_manager_key notes it
 
 StepCheckChoice = Literal["all", "blocking", "none"]
 """Which checks of tables the step that writes them makes, where they cannot be made or do no good elsewhere."""
@@ -136,6 +135,7 @@ class KindlingAssetGraph:
             pipes=tuple(pipes),
             upstream=tuple(read),
             project=self.project,
+            io_manager_key=self.io_manager_key,
         )
 
     @cached_property
@@ -168,7 +168,7 @@ class KindlingAssetGraph:
         if missing:
             spec = spec.replace_attributes(deps=[*spec.deps, *missing])
         spec = self._with_partitions(data, spec)
-        if self.io_manager_key and _IO_MANAGER_KEY not in spec.metadata:
+        if self.io_manager_key and IO_MANAGER_METADATA not in spec.metadata:
             spec = spec.with_io_manager_key(self.io_manager_key)
         return spec
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from dagster import (
     AssetCheckSpec,
+    AssetDep,
     AssetKey,
     AssetSpec,
     AutomationCondition,
@@ -39,6 +40,8 @@ warnings.filterwarnings("ignore", category=BetaWarning, module=__name__)
 
 ENTITY_METADATA = "kindling/entity"
 PIPES_METADATA = "kindling/pipes"
+IO_MANAGER_METADATA = "dagster/io_manager_key"
+"""Where ``AssetSpec.with_io_manager_key`` notes it."""
 
 _KEY_CHARACTER = re.compile(r"[^A-Za-z0-9_.\-]")
 _SECRET = re.compile(r"^@secret[:\s]")
@@ -83,6 +86,8 @@ class AssetData:
         deps: Keys of the assets it depends on, as ``get_deps`` gave them; empty while that is asked.
         ingestion: The file ingestion entries that fill it, where no pipe writes it.
         project: The app, for what only this machine knows: files, and where relative paths count from.
+        io_manager_key: Key of the I/O manager through which other assets take it as an input; empty for
+            Dagster's default.
     """
 
     manifest: Manifest
@@ -92,6 +97,7 @@ class AssetData:
     project: KindlingProject | None = None
     deps: tuple[AssetKey, ...] = ()
     ingestion: tuple[IngestionSpec, ...] = ()
+    io_manager_key: str = ""
 
     @property
     def working_dir(self) -> Path | None:
@@ -125,7 +131,7 @@ class DagsterKindlingTranslator:
 
     def get_asset_key(self, data: AssetData) -> AssetKey:
         """The asset's key: the entity id split on dots, with ``_`` for what Dagster takes in no name of an output."""
-        return AssetKey(_KEY_CHARACTER.sub("_", data.entity.id).split("."))
+        return _key_of(data.entity.id)
 
     def get_asset_spec(self, data: AssetData) -> AssetSpec:
         """The asset's spec; its dependencies are those of ``get_deps``.
@@ -135,7 +141,7 @@ class DagsterKindlingTranslator:
         """
         return AssetSpec(
             key=self.get_asset_key(data),
-            deps=data.deps,
+            deps=[_dep_on(key) for key in data.deps],
             description=self._description(data),
             group_name=self._group(data),
             kinds=self._kinds(data),
@@ -204,10 +210,10 @@ class DagsterKindlingTranslator:
         layer = data.entity.layer
         if not data.pipes and self.settings.external_group:
             layer = self.settings.external_group
-        return re.sub(r"\W", "_", layer, flags=re.ASCII) or "default"
+        return _in_words(layer) or "default"
 
     def _kinds(self, data: AssetData) -> set[str]:
-        kinds = {"kindling", re.sub(r"[^A-Za-z0-9_]", "_", data.entity.provider)}
+        kinds = {"kindling", _in_words(data.entity.provider)}
         if data.pipes:
             kinds.add("sql" if all(pipe.kind == "view" for pipe in data.pipes) else "pyspark")
         return kinds
@@ -254,6 +260,8 @@ class DagsterKindlingTranslator:
         references = self._code_references(data)
         if references:
             metadata["dagster/code_references"] = CodeReferencesMetadataValue(code_references=references)
+        if data.io_manager_key:
+            metadata[IO_MANAGER_METADATA] = data.io_manager_key
         return metadata
 
     def _code_references(self, data: AssetData) -> list[Any]:
@@ -279,6 +287,24 @@ def _dimension_keys(data: AssetData) -> list[AssetKey]:
     return [key for id_, key in zip(data.upstream, data.deps, strict=True) if id_ not in driving]
 
 
+# What follows is asked for thousands of assets that have much in common: layers, providers, tags, columns.
+
+
+@lru_cache(maxsize=65536)  # asked for each asset, as a dependency, and for each of its checks
+def _key_of(entity_id: str) -> AssetKey:
+    return AssetKey(_KEY_CHARACTER.sub("_", entity_id).split("."))
+
+
+@lru_cache(maxsize=65536)
+def _dep_on(key: AssetKey) -> AssetDep:
+    return AssetDep(key)
+
+
+@lru_cache(maxsize=1024)
+def _in_words(text: str) -> str:
+    return re.sub(r"\W", "_", text, flags=re.ASCII)
+
+
 def valid_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Kindling's tags as Dagster takes them.
 
@@ -289,7 +315,7 @@ def valid_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return dict(tag for tag in valid if tag is not None)
 
 
-@lru_cache(maxsize=4096)  # a few tags stand on thousands of entities
+@lru_cache(maxsize=4096)
 def _valid_tag(key: str, text: str) -> tuple[str, str] | None:
     namespace, slash, name = key.rpartition("/")
     if not name or _SECRET.match(text) or _PROVIDER_TAG.match(key) or key.startswith("dagster/"):
@@ -310,14 +336,24 @@ def table_schema(fields: Iterable[Mapping[str, Any]]) -> TableSchema:
     """Dagster's table schema from Spark's JSON fields."""
     return TableSchema(
         columns=[
-            TableColumn(
-                name=str(column["name"]),
-                type=_type_text(column.get("type", "")),
-                description=(column.get("metadata") or {}).get("comment"),
-                constraints=TableColumnConstraints(nullable=bool(column.get("nullable", True))),
+            _table_column(
+                str(column["name"]),
+                _type_text(column.get("type", "")),
+                (column.get("metadata") or {}).get("comment"),
+                bool(column.get("nullable", True)),
             )
             for column in fields
         ]
+    )
+
+
+@lru_cache(maxsize=4096)
+def _table_column(name: str, type_: str, comment: str | None, nullable: bool) -> TableColumn:
+    return TableColumn(
+        name=name,
+        type=type_,
+        description=comment,
+        constraints=TableColumnConstraints(nullable=nullable),
     )
 
 

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
-import cattrs
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 
 class FindingKind(str, Enum):
@@ -103,11 +104,11 @@ class PipeAnalysis:
     @staticmethod
     def from_data(data: Mapping[str, Any]) -> PipeAnalysis:
         """The analysis that ``to_data`` described."""
-        return _converter.structure(data, PipeAnalysis)
+        return _converter().structure(data, PipeAnalysis)
 
     def to_data(self) -> dict[str, Any]:
         """As JSON's types."""
-        data: dict[str, Any] = _converter.unstructure(self)
+        data: dict[str, Any] = _converter().unstructure(self)
         return data
 
 
@@ -160,4 +161,9 @@ def _count(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
-_converter = cattrs.Converter()
+@cache
+def _converter() -> Converter:
+    # Here, because definitions load without it.
+    from cattrs import Converter
+
+    return Converter()

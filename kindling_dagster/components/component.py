@@ -26,7 +26,6 @@ from dagster import (
 from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
 from dagster.components.resolved.core_models import OpSpec
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from dagster_pyspark import LazyPySparkResource
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from kindling_dagster.components.attributes import (
@@ -46,6 +45,7 @@ from kindling_dagster.manifest import Manifest
 from kindling_dagster.manifest_cache import ManifestCache
 from kindling_dagster.project import KindlingProject
 from kindling_dagster.resources import KindlingResource
+from kindling_dagster.spark_resources import SparkSettings
 from kindling_dagster.stream_resources import KindlingStreamsResource
 from kindling_dagster.streaming.restarts import RestartConfig
 from kindling_dagster.streaming.supervision import SupervisorPolicy
@@ -94,7 +94,7 @@ def engine_name(kind: type[EngineResource]) -> str:
 
 def _resource(said: dict[str, Any]) -> KindlingResource:
     if "spark" in said:
-        said["spark"] = LazyPySparkResource(spark_config=said["spark"])
+        said["spark"] = SparkSettings(spark_config=said["spark"])
     if "engine" in said:
         said["engine"] = _engine(said["engine"])
     return KindlingResource(**said)

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
-import cattrs
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 
 class PipeStatus(str, Enum):
@@ -159,7 +160,7 @@ class GenerationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain dicts, lists, strings and numbers."""
-        plain: dict[str, Any] = _converter.unstructure(self)
+        plain: dict[str, Any] = _converter().unstructure(self)
         return plain
 
 
@@ -189,4 +190,9 @@ class ExecutionResult(GenerationResult):
         return tuple(self.of_generation(number) for number in numbers)
 
 
-_converter = cattrs.Converter()
+@cache
+def _converter() -> Converter:
+    # Here, because definitions load without it.
+    from cattrs import Converter
+
+    return Converter()

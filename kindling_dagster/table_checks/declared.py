@@ -160,7 +160,7 @@ class DeclaredChecks:
         said = entity.tags.get(BLOCKING_TAG)
         blocking = _names(said, f"{BLOCKING_TAG} {where}", default=self._settings.blocking)
         return tuple(
-            replace(check, blocking=check.name in blocking)
+            replace(check, blocking=True) if check.name in blocking else check
             for check in possible.values()
             if check.name in enabled
         )
