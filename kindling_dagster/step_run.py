@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,13 +84,16 @@ class KindlingRun:
         request = self._request(assets, selected)
         told = self._with_windows(assets, request.options.entity_tags)
         reporter = StepReporter(self._context, told, names, self._bridge)
-        events = self._resource.engine_for(self._project, self._context).run(request)
-        try:
-            for event in events:
-                yield from reporter.handle(event)
-        except BaseException:
-            reporter.interrupt()
-            raise
+        run = self._resource.engine_for(self._project, self._context).run(request)
+        # Closed at once: one that waits for the garbage collector runs on, when the interrupt came while an
+        # event was being told.
+        with closing(run) as events:  # type: ignore[type-var]
+            try:
+                for event in events:
+                    yield from reporter.handle(event)
+            except BaseException:
+                reporter.interrupt()
+                raise
         reporter.finish()
 
     def _request(self, assets: Sequence[StepAsset], selected: Sequence[StepAsset]) -> RunRequest:

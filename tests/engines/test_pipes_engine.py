@@ -10,12 +10,13 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterEventType, DagsterInstance, materialize
+from dagster import DagsterEventType, DagsterExecutionInterruptedError, DagsterInstance, materialize
 from manifests import entity, manifest, pipe
 
 from kindling_dagster import (
@@ -26,6 +27,7 @@ from kindling_dagster import (
     kindling_assets,
 )
 from kindling_dagster.manifest import Location
+from kindling_dagster.signals.bridge import StepReporter
 
 TESTS = Path(__file__).parents[1]
 
@@ -123,6 +125,18 @@ def test_what_the_job_tells_is_told_once(
     assert (told.success, told.materialized) == (success, materialized), told.error + told.log
     assert error in told.error
     assert success == (told.error == "")
+
+
+def test_an_interrupt_while_an_event_is_told_ends_the_job_as_well(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> Iterator[Any]:
+        raise DagsterExecutionInterruptedError
+
+    monkeypatch.setattr(StepReporter, "handle", interrupted)
+    told = play(lake, TELL_A, ["wait"])
+    assert "DagsterExecutionInterruptedError" in told.error
+    assert (lake / "told").exists()
 
 
 def test_terminate_tells_the_job_and_waits_for_it(lake: Path) -> None:
