@@ -1,6 +1,6 @@
 """One Dagster run of a chain of pipes, as a run worker does it; prints when each table was there, as JSON.
 
-``python -m benchmarks._chain_child`` and ``one_step``, ``warm``, ``op_per_pipe`` or ``nothing``, with the app in BENCHMARK_APP, its pipes in
+``python -m benchmarks._chain_child one_step`` or ``op_per_pipe``, with the app in BENCHMARK_APP, its pipes in
 BENCHMARK_PIPES and Dagster's home in DAGSTER_HOME.
 """
 
@@ -10,65 +10,30 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from dagster import (
     AssetsDefinition,
-    AssetSpec,
     DagsterEventType,
     DagsterInstance,
     Definitions,
     JobDefinition,
-    MaterializeResult,
     asset,
     define_asset_job,
     execute_job,
-    in_process_executor,
-    multi_asset,
     multiprocess_executor,
     reconstructable,
 )
 from dagster_pyspark import LazyPySparkResource
-
-if TYPE_CHECKING:
-    from kindling_dagster import KindlingResource
 
 APP, PIPES = "BENCHMARK_APP", "BENCHMARK_PIPES"
 
 
 def one_step() -> JobDefinition:
     """Ours: the whole app is one step."""
-    from kindling_dagster import KindlingResource
-
-    return _ours(KindlingResource())
-
-
-def warm() -> JobDefinition:
-    """Ours, with Spark and the app kept up between runs."""
-    from kindling_dagster import KindlingResource, WarmEngine
-
-    return _ours(KindlingResource(engine=WarmEngine()))
-
-
-def nothing() -> JobDefinition:
-    """As many assets that do nothing: what Dagster itself takes."""
-    pipes = os.environ[PIPES].split(",")
-
-    @multi_asset(specs=[AssetSpec(pipe.split(".")) for pipe in pipes])
-    def tables() -> Iterator[MaterializeResult[Any]]:
-        for pipe in pipes:
-            yield MaterializeResult(asset_key=pipe.split("."))
-
-    jobs = [define_asset_job("nothing", executor_def=in_process_executor)]
-    return Definitions(assets=[tables], jobs=jobs).resolve_job_def("nothing")
-
-
-def _ours(resource: KindlingResource) -> JobDefinition:
     from kindling_dagster import KindlingProject, build_kindling_definitions
 
-    ours = build_kindling_definitions(KindlingProject(os.environ[APP]), resource=resource)
+    ours = build_kindling_definitions(KindlingProject(os.environ[APP]))
     # Dagster's own job of all assets cannot be made anew in another process.
     return Definitions.merge(ours, Definitions(jobs=[define_asset_job("ours")])).resolve_job_def("ours")
 

@@ -1,85 +1,239 @@
-"""A run on a warm process against one that starts Spark itself: launch to first commit, and launch to end.
+"""The demo's gold layer on a warm process against a run that starts Spark itself; what messages by Pipes cost.
 
-Both are Dagster runs of the same chain of pipes over tables that are there already, in processes of their own, as
-a run launcher starts them. The warm process is up before the first round. What it takes beyond Dagster's own
-launch (a run of as many assets that do nothing) and beyond the pipes' own work (what further tables take, for all
-of them) is told at the end.
+Launch to first commit, and launch to end, of Dagster runs in processes of their own, as a run launcher starts them.
+It is the second time that the layer is computed: the warm process has just computed the whole demo. What it takes beyond
+Dagster's own launch (a run of as many assets that do nothing; once more with the demo's definitions loaded) and the
+pipes' own seconds is told after that. The messages are those that the warm process has told of while it computed
+the demo.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks._apart import apart
-from benchmarks._step_app import chain, write_app, write_source
-from benchmarks.chain import Run, launch
+from dagster import PipesMessageHandler, build_asset_context
+from dagster_pipes import PipesDefaultMessageWriter
+from kindling_dagster_demo import feed
+
+from benchmarks._gold_child import ASSETS, DEMO
 from benchmarks.harness import Case
+from kindling_dagster.dag.graph import PipeGraphBuilder
+from kindling_dagster.engines.base import LogLine, PipeFinished, RunEvent, RunRequest
+from kindling_dagster.engines.warm.client import WarmClient
+from kindling_dagster.engines.warm.process import ask
+from kindling_dagster.engines.warm.spec import FOLDER_VARIABLE, WarmSpec, places
+from kindling_dagster.engines.wire import event_from_json, event_to_json
+from kindling_dagster.pipes_engine import KindlingMessages
 from kindling_dagster.project import KindlingProject
+from kindling_dagster.remote.protocol import MESSAGE
+from kindling_dagster.spark import session_conf
+from kindling_dagster.submit_client import FileMessages
 
-LENGTH = 5
-ROWS = 2_000
+ROOT = Path(__file__).parents[1]
 ROUNDS = 3
 GOAL = 2.0
 BEYOND_GOAL = 1.0
 """Seconds."""
 OTHER = "Spark started by the run"
+# Streams, and what is computed behind them.
+LIVE = ("silver.flights_live", "gold.live_delays", "gold.live_board")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: seconds from launch to end and to the first commit, and what its pipes took."""
+
+    whole: float
+    first: float
+    work: float
 
 
 def cases() -> Iterator[Case]:
     """All of the same runs."""
-    with tempfile.TemporaryDirectory() as folder, apart(Path(folder)):
-        yield from _cases(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        changed = {
+            "KINDLING_DAGSTER_CACHE": str(Path(folder) / "cache"),
+            FOLDER_VARIABLE: str(Path(folder) / "warm"),
+        }
+        with _environment(changed):
+            try:
+                yield from _cases(Path(folder))
+            finally:
+                _end_warm_processes(Path(changed[FOLDER_VARIABLE]))
 
 
 def _cases(folder: Path) -> Iterator[Case]:
-    app = write_app(folder / "app", chain(LENGTH))
-    write_source(app, ROWS)
-    KindlingProject(app.directory).manifest  # noqa: B018  # recorded before, as by a code server
-    sides: dict[str, list[Run]] = {"warm": [], "one_step": [], "nothing": []}
+    project = _demo(folder / "demo_copy")
+    told = _compute_everything(project)
+    gold = _gold(project)
+    sides: dict[str, list[Run]] = {"warm": [], "in_process": [], "nothing": [], "loading": []}
 
     def measured(side: str) -> Callable[[], float]:
         def run() -> float:
-            sides[side].append(launch(app, folder / side, side))
+            sides[side].append(_launch(folder / "demo_copy", gold, folder / side, side))
             return sides[side][-1].whole
 
         return run
 
     yield Case(
-        f"{LENGTH} pipes on tables that are there, launch to end",
+        f"the demo's {len(gold)} gold tables once more, launch to end",
         ours=measured("warm"),
-        other=measured("one_step"),
+        other=measured("in_process"),
         other_name=OTHER,
         goal=GOAL,
         better="at least",
         runs=ROUNDS,
+        warmups=0,
     )
-    if len(sides["warm"]) <= ROUNDS:  # the case above broke, and says so
+    if len(sides["warm"]) < ROUNDS:  # the case above broke, and says so
         return
-    for name, figure in (
-        ("launch to first commit", lambda run: run.first),
-        ("each further commit", lambda run: run.further),
-    ):
+    for name, figure in (("launch to first commit", _first), ("the pipes' own seconds", _work)):
         yield Case(
             name,
-            ours=map(figure, sides["warm"][1:]).__next__,
-            other=map(figure, sides["one_step"][1:]).__next__,
+            ours=map(figure, sides["warm"]).__next__,
+            other=map(figure, sides["in_process"]).__next__,
             other_name=OTHER,
             better="at least",
             runs=ROUNDS,
             warmups=0,
         )
-    for _ in range(ROUNDS):
-        measured("nothing")()
-    beyond = [
-        run.whole - bare.whole - LENGTH * run.further
-        for run, bare in zip(sides["warm"][1:], sides["nothing"], strict=True)
-    ]
-    yield Case(
-        "warm, beyond Dagster's launch and the pipes' own work",
-        ours=iter(beyond).__next__,
-        goal=BEYOND_GOAL,
-        runs=ROUNDS,
-        warmups=0,
+    for side, name in (
+        ("nothing", "warm, beyond Dagster's launch and the pipes' own seconds"),
+        ("loading", "the same, beyond a launch that loads the demo's definitions"),
+    ):
+        for _ in range(ROUNDS):
+            measured(side)()
+        beyond = [
+            run.whole - bare.whole - run.work for run, bare in zip(sides["warm"], sides[side], strict=True)
+        ]
+        yield Case(name, ours=iter(beyond).__next__, goal=BEYOND_GOAL, runs=ROUNDS, warmups=0)
+    yield _messages(told)
+
+
+def _first(run: Run) -> float:
+    return run.first
+
+
+def _work(run: Run) -> float:
+    return run.work
+
+
+def _messages(events: Sequence[RunEvent]) -> Case:
+    """What a pipe's messages cost, from telling them on the driver to having them in the run."""
+    pipes = sum(isinstance(event, PipeFinished) for event in events)
+
+    def by_pipes() -> float:
+        reader = KindlingMessages(FileMessages())
+        handler = PipesMessageHandler(build_asset_context(), reader)
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        with (
+            reader.telling(told.put),
+            reader.read_messages(handler) as params,
+            PipesDefaultMessageWriter().open(params) as channel,
+        ):
+            began = time.perf_counter()
+            for number, event in enumerate(events):
+                payload = {MESSAGE: {"n": number, "event": event_to_json(event)}}
+                message: Any = {"method": "report_custom_message", "params": {"payload": payload}}
+                channel.write_message(message)
+            for event in events:
+                if event_from_json(told.get(timeout=60)["event"]) != event:
+                    raise AssertionError("a message was lost or changed")
+            return (time.perf_counter() - began) / pipes
+
+    return Case(f"messages by Pipes, per pipe ({len(events) / pipes:.0f} of them)", ours=by_pipes)
+
+
+def _demo(folder: Path) -> KindlingProject:
+    """A copy of the demo with its first days landed, and no tables."""
+    folder.mkdir()
+    shutil.copy(ROOT / "definitions.py", folder)
+    left_out = shutil.ignore_patterns("data", "launcher", "__pycache__")
+    shutil.copytree(ROOT / "demo", folder / "demo", ignore=left_out)
+    feed.ensure_landed(folder / "demo")
+    return KindlingProject(folder / "demo", environment="local")
+
+
+def _compute_everything(project: KindlingProject) -> list[RunEvent]:
+    """Run all batch pipes on the warm process, which is up after that; gives what it told."""
+    pipes = tuple(pipe for pipe, output in _outputs(project).items() if output not in LIVE)
+    client = WarmClient(lambda: WarmSpec.of(project, session_conf(), {}))
+    events = list(client.run(RunRequest("everything", pipes)))
+    ended = [event.result for event in events if isinstance(event, PipeFinished)]
+    if not all(result.status.ok for result in ended):
+        raise AssertionError([result for result in ended if not result.status.ok])
+    return [event for event in events if type(event) is not LogLine]
+
+
+def _gold(project: KindlingProject) -> list[str]:
+    """Keys of the gold layer's assets."""
+    outputs = set(_outputs(project).values()) - set(LIVE)
+    return sorted(output.replace(".", "/") for output in outputs if output.startswith("gold."))
+
+
+def _outputs(project: KindlingProject) -> dict[str, str]:
+    """What each batch pipe writes."""
+    pipes = project.manifest.pipes_by_id
+    graph = PipeGraphBuilder(project.manifest).build_graph()
+    return {
+        pipe_id: pipes[pipe_id].output_entity_id for generation in graph.generations for pipe_id in generation
+    }
+
+
+def _launch(demo: Path, gold: Sequence[str], home: Path, side: str) -> Run:
+    """One Dagster run of one side, in a process of its own.
+
+    Raises:
+        RuntimeError: The process failed.
+        AssertionError: Not all tables were written.
+    """
+    home.mkdir(exist_ok=True)
+    # No telemetry: it starts a process that outlives the run.
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    environment = {DEMO: str(demo), ASSETS: ",".join(gold), "DAGSTER_HOME": str(home)}
+    launched = time.time()
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks._gold_child", side],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    end = time.time()
+    if ended.returncode:
+        raise RuntimeError(ended.stderr)
+    told = json.loads(ended.stdout.splitlines()[-1])
+    if not told["ok"] or len(told["tables"]) != len(gold):
+        raise AssertionError(f"{side} wrote {len(told['tables'])} of {len(gold)} tables.\n{ended.stderr}")
+    return Run(end - launched, told["tables"][0] - launched, told["work"])
+
+
+@contextmanager
+def _environment(changed: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def _end_warm_processes(folder: Path) -> None:
+    for place in list(places(folder)):
+        ask(place, {"ask": "stop", "now": True})
+        while place.socket.exists():
+            time.sleep(0.1)
