@@ -1,7 +1,7 @@
 """The demo in Dagster: the Kindling app in demo/ as assets and streams, and the feed that drops its files."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,12 +12,14 @@ from dagster import (
     AutomationCondition,
     AutomationConditionSensorDefinition,
     Config,
+    DailyPartitionsDefinition,
     DefaultScheduleStatus,
     DefaultSensorStatus,
     Definitions,
     FreshnessPolicy,
     MaterializeResult,
     OpExecutionContext,
+    PartitionsDefinition,
     RunRequest,
     ScheduleDefinition,
     define_asset_job,
@@ -52,7 +54,7 @@ project = KindlingProject(DEMO, environment="local")
 
 
 class Flights(DagsterKindlingTranslator):
-    """What the app leaves open, since it knows nothing of Dagster: what is old."""
+    """What the app leaves open, since it knows nothing of Dagster: what is old, and what a day is."""
 
     def get_freshness_policy(self, data: AssetData) -> FreshnessPolicy | None:
         """Reference data and answers are of today or yesterday."""
@@ -60,10 +62,28 @@ class Flights(DagsterKindlingTranslator):
             return super().get_freshness_policy(data)
         return FreshnessPolicy.time_window(fail_window=timedelta(hours=36))
 
+    def get_partitions_def(self, data: AssetData) -> PartitionsDefinition | None:
+        """The days of the year of the flights."""
+        if data.entity.id != "gold.daily_operations":
+            return super().get_partitions_def(data)
+        return DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01")
 
-@kindling_assets(project=project, exclude="gold.live_board", translator=Flights())
+    def get_partition_columns(self, data: AssetData) -> Mapping[str, str]:
+        """By input, the column that has a row's day."""
+        if data.entity.id != "gold.daily_operations":
+            return super().get_partition_columns(data)
+        return {"silver.flights": "flight_date", "silver.weather_hourly": "obs_date"}
+
+
+@kindling_assets(project=project, exclude=["gold.live_board", "gold.daily_operations"], translator=Flights())
 def flights(context: AssetExecutionContext, kindling: KindlingResource):
     """All pipes that are asked for, in one step and one Spark session."""
+    yield from kindling.run(context=context).stream()
+
+
+@kindling_assets(project=project, select="gold.daily_operations", translator=Flights())
+def daily_operations(context: AssetExecutionContext, kindling: KindlingResource):
+    """Each airport's days, of which a run computes those that are asked for."""
     yield from kindling.run(context=context).stream()
 
 
@@ -128,8 +148,8 @@ def reference_feed() -> Iterator[MaterializeResult]:
 live = AssetSelection.assets("silver/flights_live", "gold/live_delays")
 main = define_asset_job(
     "main",
-    AssetSelection.all() - live - AssetSelection.assets(live_board),
-    description="The next day lands, and everything but the streams is computed.",
+    AssetSelection.all() - live - AssetSelection.assets(live_board, daily_operations),
+    description="The next day lands, and everything but the streams and what is partitioned is computed.",
 )
 feed_next_day = define_asset_job(
     "feed_next_day", AssetSelection.assets(feed), description="The next day lands; nothing is computed."
@@ -208,7 +228,7 @@ automation = AutomationConditionSensorDefinition(
 # Dagster takes no second Definitions in a module, so the batch ones have no name.
 defs = Definitions.merge(
     Definitions(
-        assets=[feed, reference_feed, flights, live_board],
+        assets=[feed, reference_feed, flights, daily_operations, live_board],
         asset_checks=build_table_checks(project),
         jobs=[
             main,

@@ -99,8 +99,18 @@ def declared_columns(entity: EntitySpec, pipes: Sequence[PipeSpec]) -> dict[str,
 
 
 def own_column(entity: EntitySpec) -> str:
-    """The column of the entity's own table that tells the partition; empty when none is tagged."""
-    return entity.tags.get(_COLUMN_TAG, "")
+    """The column of the entity's own table that tells the partition; empty when nothing says which.
+
+    Where no tag does, a derived entity that is replaced by the values of one column goes by that one.
+    """
+    replaced = _replace_keys(entity)
+    return entity.tags.get(_COLUMN_TAG, "") or (replaced[0] if len(replaced) == 1 else "")
+
+
+def _replace_keys(entity: EntitySpec) -> list[str]:
+    """The columns by whose values a derived entity is replaced, slice by slice."""
+    stated = entity.tags.get("derived.replace_keys", "") if entity.kind == "derived" else ""
+    return [key.strip() for key in stated.split(",") if key.strip()]
 
 
 def check_partitions(
@@ -156,9 +166,7 @@ def _write_problem(entity: EntitySpec) -> tuple[str, str]:
     if entity.provider != "delta":
         return f"a run would replace all of it ({entity.provider})", "Keep it in Delta."
     if entity.kind == "derived":
-        column = own_column(entity)
-        replaced = [key.strip() for key in entity.tags.get("derived.replace_keys", "").split(",")]
-        if not column or column not in replaced:
+        if own_column(entity) not in _replace_keys(entity):
             return (
                 "it is derived, and a run would replace more than its partition",
                 f"Have derived.replace_keys name the column of the tag {_COLUMN_TAG}.",

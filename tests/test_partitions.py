@@ -195,6 +195,14 @@ def test_the_assets_have_them_and_one_run_fills_them_all() -> None:
         assert defs.resolve_job_def("shop_all").partitions_def == node.partitions_def
 
 
+def test_what_is_replaced_by_one_column_is_partitioned_by_that() -> None:
+    tags = {"dataset.kind": "derived", "derived.replace_keys": "day"}
+    given = Given(DailyPartitionsDefinition("2024-01-01"), {"raw.sales": "sold_on"})
+    defs = build_kindling_definitions(_Project(app(tags, kind="derived", merge_columns=())), translator=given)
+    node = defs.resolve_asset_graph().get(AssetKey(["silver", "sales"]))
+    assert node.metadata["kindling/partition_column"] == "day"
+
+
 def test_a_run_of_one_partition_and_of_a_range(instance: DagsterInstance) -> None:
     one = window(run(app(), "silver.sales", instance=instance, partition_key="2024-01-03"))
     assert (one.columns, one.keys) == ({"raw.sales": "day"}, ())

@@ -41,6 +41,8 @@ class DemoRun:
     assets: tuple[list[str], list[str]]
     first: dict[str, int]
     second: dict[str, int]
+    day: dict[str, int]
+    days: list[str]
 
     def table(self, entity_id: str, version: int | None = None) -> pd.DataFrame:
         """The table's rows without their lineage, which is another in each run."""
@@ -72,7 +74,14 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
     report = json.loads(done.stdout.strip().splitlines()[-1])
     first, second = report["first"], report["second"]
     assets = (first["assets"], second["assets"])
-    return DemoRun(root / "demo", assets, first["versions"], second["versions"])
+    return DemoRun(
+        root / "demo",
+        assets,
+        first["versions"],
+        second["versions"],
+        report["day"]["versions"],
+        report["days"],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +92,10 @@ def wanted(demo_run: DemoRun) -> dict[str, pd.DataFrame]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("entity_id", TABLES)
 def test_gold_equals_pandas(demo_run: DemoRun, wanted: dict[str, pd.DataFrame], entity_id: str) -> None:
-    got, want = demo_run.table(entity_id), wanted[entity_id]
-    keys = TABLES[entity_id]
+    assert_same(demo_run.table(entity_id), wanted[entity_id], TABLES[entity_id])
+
+
+def assert_same(got: pd.DataFrame, want: pd.DataFrame, keys: list[str]) -> None:
     assert set(got.columns) == set(want.columns)
     assert len(got) == len(want) > 0
     got = got.sort_values(keys, ignore_index=True)
@@ -102,6 +113,24 @@ def _plain(values: pd.Series) -> list[object]:
     return [None if pd.isna(value) else value for value in values]
 
 
+PARTITIONED = "gold.daily_operations"
+
+
+def test_a_run_of_one_day_holds_that_day_alone(demo_run: DemoRun, wanted: dict[str, pd.DataFrame]) -> None:
+    whole = wanted[PARTITIONED]
+    fifth = sorted(whole["flight_date"].unique())[4]
+    got = demo_run.table(PARTITIONED, demo_run.day[PARTITIONED])
+    assert_same(got, whole[whole["flight_date"] == fifth], TABLES[PARTITIONED])
+
+
+def test_a_run_of_all_landed_days_makes_each_of_them_a_partition(
+    demo_run: DemoRun, wanted: dict[str, pd.DataFrame]
+) -> None:
+    # That it holds all of them, and the day that was there before once, is in the comparison of all tables.
+    assert demo_run.days == sorted(map(str, wanted[PARTITIONED]["flight_date"].unique()))
+    assert len(demo_run.days) == DAYS
+
+
 def test_every_gold_table_is_compared(wanted: dict[str, pd.DataFrame], demo_run: DemoRun) -> None:
     stored = {entity_id for entity_id in demo_run.first if entity_id.startswith("gold.")}
     assert stored == set(TABLES) == set(wanted)
@@ -112,7 +141,7 @@ def test_every_asset_is_materialized(demo_run: DemoRun) -> None:
     assert {key.replace("/", ".") for key in first if key.startswith("gold/")} == {
         *TABLES,
         "gold.route_stats",
-    }
+    } - {PARTITIONED}
     landed = {"landing/airlines", "landing/airports", "landing/flights", "landing/planes", "landing/weather"}
     assert landed < set(first)
     assert set(first) - landed == set(second)

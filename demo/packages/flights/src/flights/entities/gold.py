@@ -1,4 +1,7 @@
-"""Gold: answers. Each is computed anew from its inputs (derived), so nothing stale stays."""
+"""Gold: answers. Each is computed anew from its inputs (derived), so nothing stale stays.
+
+``gold.daily_operations`` is replaced day by day: what a run computes of some days leaves the others as they are.
+"""
 
 from kindling.data_entities import DataEntities
 
@@ -118,6 +121,7 @@ DataEntities.derived_entity(
 DataEntities.derived_entity(
     entityid="gold.daily_operations",
     name="gold_daily_operations",
+    replace_keys=["flight_date"],
     merge_columns=[],
     tags=_TAGS,
     schema=table(
