@@ -86,6 +86,8 @@ class KindlingResource(ConfigurableResource[Any]):
     def __init__(self, **data: Any) -> None:
         # Dagster takes nested resources as arguments only, never as a field's default.
         spark = data.pop("spark", None) or SparkSettings()
+        if isinstance(spark, Mapping):
+            spark = SparkSettings(**spark)
         engine = data.pop("engine", None) or InProcessEngine()
         super().__init__(**{**data, "spark": spark, "engine": engine})
         refuse_other_settings(self.spark)

@@ -36,6 +36,11 @@ def test_without_settings_there_are_the_defaults() -> None:
     assert KindlingResource().spark_conf() == KindlingResource(spark=SparkSettings()).spark_conf()
 
 
+def test_settings_can_be_a_mapping() -> None:
+    stated = {"spark_config": {"spark.driver.memory": "3g"}}
+    assert KindlingResource(spark=stated).spark_conf()["spark.driver.memory"] == "3g"
+
+
 def test_a_resource_that_starts_spark_itself_is_refused() -> None:
     with pytest.raises(DeclarationError, match="no PySparkResource for spark") as refused:
         KindlingResource(spark=PySparkResource(spark_config={}))
