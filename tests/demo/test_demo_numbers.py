@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from deltalake import DeltaTable
 from kindling_dagster_demo import feed
 
 sys.path.insert(0, str(Path(__file__).parent))
 import expected
+from comparing import (
+    PARTITIONED,
+    TABLES,
+    assert_equals_pandas,
+    copy_demo,
+    rows_of,
+    running_demo,
+    with_lineage,
+)
 
 pytestmark = pytest.mark.spark
 
-DEMO = Path(__file__).parents[2] / "demo"
 # KINDLING_DEMO_DAYS=365 checks the whole year.
 DAYS = int(os.environ.get("KINDLING_DEMO_DAYS", feed.FIRST_DAYS))
 ROWS_OF_THE_YEAR = {"flights": 336_776, "weather": 26_115}
-TABLES = {
-    "gold.delay_by_carrier_month": ["carrier", "month"],
-    "gold.worst_routes": ["rank"],
-    "gold.weather_delay": ["visibility", "precipitation"],
-    "gold.carrier_punctuality": ["rank"],
-    "gold.plane_age_delay": ["age_from"],
-    "gold.daily_operations": ["flight_date", "origin"],
-    "gold.carrier_scorecard": ["rank"],
-}
 
 
 @dataclass(frozen=True)
@@ -45,33 +40,17 @@ class DemoRun:
     days: list[str]
 
     def table(self, entity_id: str, version: int | None = None) -> pd.DataFrame:
-        """The table's rows without their lineage, which is another in each run."""
-        frame = self.with_lineage(entity_id, version)
-        return frame.drop(columns=[name for name in frame.columns if name.endswith("_lineage")])
-
-    def with_lineage(self, entity_id: str, version: int | None = None) -> pd.DataFrame:
-        path = self.app / "data" / "lake" / Path(*entity_id.split("."))
-        return DeltaTable(path, version=version).to_pandas()
+        return rows_of(self.app, entity_id, version)
 
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
     root = tmp_path_factory.mktemp("demo")
-    shutil.copy(DEMO.parent / "definitions.py", root)
-    shutil.copytree(DEMO, root / "demo", ignore=shutil.ignore_patterns("data", "launcher", "__pycache__"))
+    app = copy_demo(root)
     if feed.FIRST_DAYS != DAYS:
-        feed.ensure_landed(root / "demo", DAYS)
-    # A process of its own: one process runs one app.
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("run_app.py"))],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    report = json.loads(done.stdout.strip().splitlines()[-1])
+        feed.ensure_landed(app, DAYS)
+    with running_demo(root) as running:
+        report = running.report(1500)
     first, second = report["first"], report["second"]
     assets = (first["assets"], second["assets"])
     return DemoRun(
@@ -92,35 +71,14 @@ def wanted(demo_run: DemoRun) -> dict[str, pd.DataFrame]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("entity_id", TABLES)
 def test_gold_equals_pandas(demo_run: DemoRun, wanted: dict[str, pd.DataFrame], entity_id: str) -> None:
-    assert_same(demo_run.table(entity_id), wanted[entity_id], TABLES[entity_id])
-
-
-def assert_same(got: pd.DataFrame, want: pd.DataFrame, keys: list[str]) -> None:
-    assert set(got.columns) == set(want.columns)
-    assert len(got) == len(want) > 0
-    got = got.sort_values(keys, ignore_index=True)
-    want = want.sort_values(keys, ignore_index=True)
-    for column in want.columns:
-        if pd.api.types.is_float_dtype(got[column]):
-            pd.testing.assert_series_equal(
-                got[column], want[column].astype(float), rtol=1e-9, atol=1e-9, check_names=False
-            )
-        else:
-            assert _plain(got[column]) == _plain(want[column]), column
-
-
-def _plain(values: pd.Series) -> list[object]:
-    return [None if pd.isna(value) else value for value in values]
-
-
-PARTITIONED = "gold.daily_operations"
+    assert_equals_pandas(demo_run.table(entity_id), wanted[entity_id], TABLES[entity_id])
 
 
 def test_a_run_of_one_day_holds_that_day_alone(demo_run: DemoRun, wanted: dict[str, pd.DataFrame]) -> None:
     whole = wanted[PARTITIONED]
     fifth = sorted(whole["flight_date"].unique())[4]
     got = demo_run.table(PARTITIONED, demo_run.day[PARTITIONED])
-    assert_same(got, whole[whole["flight_date"] == fifth], TABLES[PARTITIONED])
+    assert_equals_pandas(got, whole[whole["flight_date"] == fifth], TABLES[PARTITIONED])
 
 
 def test_a_run_of_all_landed_days_makes_each_of_them_a_partition(
@@ -174,7 +132,7 @@ def test_reference_tables_are_whole(demo_run: DemoRun) -> None:
 def test_rows_say_which_pipe_of_which_version_wrote_them(demo_run: DemoRun) -> None:
     for entity_id in demo_run.first:
         layer = entity_id.split(".")[0]
-        frame = demo_run.with_lineage(entity_id)
+        frame = with_lineage(demo_run.app, entity_id)
         if layer == "ref":
             assert not [name for name in frame.columns if name.endswith("_lineage")]
             continue
