@@ -24,7 +24,6 @@ from dagster import (
     multiprocess_executor,
     reconstructable,
 )
-from dagster_pyspark import LazyPySparkResource
 
 APP, PIPES = "BENCHMARK_APP", "BENCHMARK_PIPES"
 
@@ -40,6 +39,8 @@ def one_step() -> JobDefinition:
 
 def op_per_pipe() -> JobDefinition:
     """By hand: one op per pipe, each in a process of its own, with the same Spark settings as ours."""
+    from dagster_pyspark import LazyPySparkResource
+
     from kindling_dagster.spark import session_conf
 
     pipes = os.environ[PIPES].split(",")
@@ -53,13 +54,13 @@ def op_per_pipe() -> JobDefinition:
 
 
 def _op(pipe: str, before: str | None) -> AssetsDefinition:
-    @asset(key=pipe.split("."), deps=[before.split(".")] if before else [])
-    def run(spark: LazyPySparkResource) -> None:
+    @asset(key=pipe.split("."), deps=[before.split(".")] if before else [], required_resource_keys={"spark"})
+    def run(context) -> None:  # type: ignore[no-untyped-def]  # Dagster takes no postponed annotation here
         app = Path(os.environ[APP])
         os.chdir(app)
         sys.path.insert(0, str(app))
         # Before Kindling starts: it takes the session that is there.
-        spark.spark_session  # noqa: B018
+        context.resources.spark.spark_session  # noqa: B018
         from kindling.bootstrap import initialize_framework
         from kindling.data_pipes import DataPipesExecution
         from kindling.injection import get_kindling_service
