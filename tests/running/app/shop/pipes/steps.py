@@ -67,6 +67,9 @@ def flaky(silver_orders):
         if text == "hang":
             while fail.exists():
                 time.sleep(0.05)
+        if text == "job":
+            # For hours, until Spark is told to end it.
+            silver_orders.sparkSession.range(10**13).selectExpr("sum(hash(id))").collect()
         if text == "column":
             return silver_orders.select("no_such_column")
         raise ValueError("flaky failed as asked")

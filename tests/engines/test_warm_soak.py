@@ -1,0 +1,131 @@
+"""Two hundred runs through one warm process: it does not grow, and no run finds anything of the one before."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from app_forms import manifest_cache  # noqa: F401  # a fixture
+from engines.engine_jobs import new_app
+
+from kindling_dagster import KindlingProject
+from kindling_dagster.engines.base import PipeFinished, RunRequest
+from kindling_dagster.engines.warm.client import WarmClient
+from kindling_dagster.engines.warm.process import ask
+from kindling_dagster.engines.warm.spec import FOLDER_VARIABLE, WarmSpec, places
+from kindling_dagster.spark import session_conf
+
+pytestmark = [pytest.mark.spark, pytest.mark.faults, pytest.mark.timeout(1200)]
+
+RUNS = 200
+EVERY = 20
+MIB = 2**20
+# What may come on top between run 20 and any later measurement. A tenth of a MiB that each run left would show.
+GROWTH = {"python": 16 * MIB, "heap": 16 * MIB, "jvm": 64 * MIB, "threads": 10}
+CONF = {
+    "spark.master": "local[2]",
+    "spark.driver.memory": "512m",
+    # The whole heap is there from the start, so that the JVM's resident memory grows with what lies beside it only.
+    "spark.driver.extraJavaOptions": "-Xms512m -XX:+AlwaysPreTouch",
+}
+LANDED = "id,item,amount\n1,pen,10\n2,ink,20\n3,pen,30\n"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What the process holds after so many runs: bytes, and threads of the JVM.
+
+    ``python`` and ``jvm`` are resident; ``heap`` is what is left of the JVM's heap when its garbage is gone.
+    """
+
+    python: int
+    jvm: int
+    heap: int
+    threads: int
+
+
+class Warm:
+    """A warm process with an app of its own."""
+
+    def __init__(self, app: Path) -> None:
+        self.app = app
+        project = KindlingProject(app)
+        self._client = WarmClient(lambda: WarmSpec.of(project, session_conf(CONF), {}))
+
+    def run(self, number: int, *pipes: str) -> None:
+        events = list(self._client.run(RunRequest(f"run {number}", pipes)))
+        ended = [event.result for event in events if isinstance(event, PipeFinished)]
+        assert [result.status.value for result in ended] == ["succeeded"] * len(pipes), ended
+
+    def pid(self) -> int:
+        (place,) = places(Path(os.environ[FOLDER_VARIABLE]))
+        answer = ask(place, {"ask": "status"})
+        assert answer is not None
+        return int(answer["status"]["pid"])
+
+    def weigh(self, number: int) -> Weight:
+        self.run(number, "weigh")
+        held = json.loads((self.app / "data" / "held.json").read_text())
+        process = psutil.Process(self.pid())
+        (jvm,) = [child for child in process.children() if child.name() == "java"]
+        return Weight(process.memory_info().rss, jvm.memory_info().rss, held["heap"], held["threads"])
+
+
+@pytest.fixture
+def warm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Warm]:
+    # Not in pytest's own folder, whose path can be too long for a socket.
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv(FOLDER_VARIABLE, str(Path(folder) / "own"))
+        monkeypatch.setenv("SHOP_SECRET_PATH", str(Path(folder) / "hidden"))
+        app = new_app(Path(folder) / "app", LANDED)
+        shutil.copy(Path(__file__).with_name("mess.py"), app / "shop" / "pipes")
+        yield Warm(app)
+        for place in list(places(Path(os.environ[FOLDER_VARIABLE]))):
+            ask(place, {"ask": "stop", "now": True})
+            while place.socket.exists():
+                time.sleep(0.1)
+
+
+def test_two_hundred_runs_leave_it_as_it_was(warm: Warm) -> None:
+    weights: dict[int, Weight] = {}
+    warm.run(0, "land", "clean")
+    first = warm.pid()
+    started = time.monotonic()
+    for number in range(1, RUNS + 1):
+        if number % EVERY == 0:
+            weights[number] = warm.weigh(number)
+            print(f"run {number}, {time.monotonic() - started:.0f} s: {weights[number]}", flush=True)
+        elif number % 10 == 5:
+            warm.run(number, "plant")
+        elif number % 10 == 6:
+            warm.run(number, "look")
+            assert nothing_was_found(warm)
+        else:
+            # Most write no table, which takes a fraction of the time, and leave a view to be taken away.
+            warm.run(number, "clean" if number % 4 == 0 else "recent")
+    assert warm.pid() == first
+    # The subscriber that each planting left heard its own run's commit alone.
+    assert (warm.app / "data" / "heard.txt").read_text() == "x" * (RUNS // 10)
+    base = weights.pop(EVERY)
+    for number, weight in weights.items():
+        grown = {name: getattr(weight, name) - getattr(base, name) for name in GROWTH}
+        assert all(grown[name] <= most for name, most in GROWTH.items()), (number, grown)
+
+
+def nothing_was_found(warm: Warm) -> bool:
+    found = json.loads((warm.app / "data" / "found.json").read_text())
+    return (found["views"], found["cached"], found["setting"], found["function"], found["database"]) == (
+        [],
+        [],
+        "",
+        False,
+        "default",
+    ) and found["partitions"] != "7"
