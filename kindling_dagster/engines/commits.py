@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -144,7 +143,7 @@ class CommitReader:
                 state = read_state(uri, since=before, storage_options=self._options_for(uri))
                 if state is None:
                     return {"unavailable": f"no table at {uri}"}
-                return {"uri": uri, **describe(replace(state, commits=commits_of(writer, state.commits)))}
+                return {"uri": uri, **describe(state, writer)}
             return {"uri": uri, **self._spark_metadata(uri, before, writer)}
         except Exception as error:
             return {"unavailable": f"the table's log could not be read: {self._in_a_line(entity_id, error)}"}
@@ -274,14 +273,14 @@ def commits_of(writer: CommitLineage | None, commits: Iterable[DeltaCommit]) -> 
     return mine or tuple(item for item in found if commit_lineage(item.user_metadata, writer.entity) is None)
 
 
-def describe(state: DeltaState) -> dict[str, Any]:
-    """A table state as JSON."""
+def describe(state: DeltaState, writer: CommitLineage | None = None) -> dict[str, Any]:
+    """A table state as JSON, with the commits of a writer alone where one is given."""
     described: dict[str, Any] = {
         "version": state.version,
         "bytes": state.bytes,
         "files": state.files,
         "schema": [dict(column) for column in state.schema],
-        "commits": [_describe_commit(commit) for commit in state.commits],
+        "commits": [_describe_commit(commit) for commit in commits_of(writer, state.commits)],
     }
     if state.rows is not None:
         described["rows"] = state.rows

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from kindling_dagster.dag.results import PipeResult, PipeStatus
 from kindling_dagster.delta_log import DeltaCommit, last_commits, local_path, read_state
 from kindling_dagster.engines.base import PipeFinished
-from kindling_dagster.engines.commits import PATIENCE, commits_of, describe
+from kindling_dagster.engines.commits import PATIENCE, describe
 from kindling_dagster.lineage.commits import commit_lineage
 from kindling_dagster.locations import table_location
 from kindling_dagster.manifest import Manifest
@@ -57,9 +56,7 @@ def committed_by(
             if not _ends_a_write(commit):
                 continue
             state = read_state(uri, since=commit.version - 1, storage_options=options)
-            metadata = (
-                {} if state is None else describe(replace(state, commits=commits_of(written, state.commits)))
-            )
+            metadata = {} if state is None else describe(state, written)
             yield PipeFinished(
                 PipeResult(
                     pipe_id=pipe_id,

@@ -7,8 +7,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +27,17 @@ def wait_for(what: str, look: Callable[[], Found | None], seconds: float = 120) 
             raise AssertionError(f"not within {seconds} s: {what}")
         time.sleep(0.05)
     return found
+
+
+@contextmanager
+def running_cluster(folder: Path) -> Iterator[StandaloneCluster]:
+    """A cluster of two workers, ended with the block; also where it did not start whole."""
+    cluster = StandaloneCluster(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 class StandaloneCluster:

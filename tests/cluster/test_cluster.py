@@ -22,7 +22,7 @@ from dagster import (
     ExecuteInProcessResult,
 )
 from deltalake import DeltaTable
-from standalone import StandaloneCluster, wait_for
+from standalone import StandaloneCluster, running_cluster, wait_for
 
 from kindling_dagster import KindlingProject, build_kindling_definitions
 from kindling_dagster.engines.commits import NO_TABLE, CommitReader
@@ -56,12 +56,8 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandaloneCluster]:
-    started = StandaloneCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        started.start()
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as started:
         yield started
-    finally:
-        started.stop()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.standalone import StandaloneCluster, wait_for
+from cluster.standalone import StandaloneCluster, running_cluster, wait_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 import expected
@@ -30,12 +30,8 @@ SILVER = ("silver.flights", "silver.weather_hourly")
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[StandaloneCluster]:
-    started = StandaloneCluster(tmp_path)
-    try:
-        started.start()
+    with running_cluster(tmp_path) as started:
         yield started
-    finally:
-        started.stop()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from app_forms import manifest_cache  # noqa: F401  # a fixture
-from cluster.standalone import StandaloneCluster
+from cluster.standalone import running_cluster
 from dagster import (
     AssetKey,
     DagsterEventType,
@@ -357,10 +357,6 @@ def test_a_driver_with_a_standalone_cluster_tells_the_same(
     in_process: Story, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Two workers, in processes of their own; spark-submit in client mode, the only one Python has there."""
-    cluster = StandaloneCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        cluster.start()
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         told = Side(tmp_path_factory.mktemp("on_cluster"), "pipes", cluster.url).tell(STORY[:1])
-    finally:
-        cluster.stop()
     assert told["fresh"] == in_process["fresh"]

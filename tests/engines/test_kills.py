@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
-from cluster.standalone import StandaloneCluster, wait_for
+from cluster.standalone import StandaloneCluster, running_cluster, wait_for
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 from deltalake import DeltaTable
 from engines.engine_jobs import FOLLOWED, new_app
@@ -220,12 +220,8 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Standalo
     if request.getfixturevalue("target").name != "executor":
         yield None
         return
-    started = StandaloneCluster(tmp_path)
-    try:
-        started.start()
+    with running_cluster(tmp_path) as started:
         yield started
-    finally:
-        started.stop()
 
 
 @pytest.fixture

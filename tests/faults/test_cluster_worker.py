@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from app_forms import manifest_cache  # noqa: F401  # a fixture
-from cluster.standalone import StandaloneCluster
+from cluster.standalone import StandaloneCluster, running_cluster
 from faults.harness import Flow, flow, wait_for
 
 from kindling_dagster.streaming.model import StreamingQueryState as State
@@ -17,12 +17,8 @@ pytestmark = [pytest.mark.spark, pytest.mark.faults]
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[StandaloneCluster]:
-    started = StandaloneCluster(tmp_path)
-    try:
-        started.start()
+    with running_cluster(tmp_path) as started:
         yield started
-    finally:
-        started.stop()
 
 
 @pytest.fixture
