@@ -82,15 +82,20 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Side]:
     engine.close()
 
 
+def until_started(events: Iterator[RunEvent], pipe: str) -> None:
+    for event in events:
+        if isinstance(event, PipeStarted) and event.pipe_id == pipe:
+            return
+    raise AssertionError(f"{pipe} was never started")
+
+
 @pytest.mark.parametrize("side", ["local", "warm"])
 def test_closing_cancels_and_the_next_run_is_clean(side: str, request: pytest.FixtureRequest) -> None:
     held: Side = request.getfixturevalue(side)
     fail = held.app / "data" / "fail"
     fail.write_text("hang")
     events = held.engine.run(RunRequest("cancelled", FOUR))
-    for event in events:
-        if isinstance(event, PipeStarted) and event.pipe_id == "flaky":
-            break
+    until_started(events, "flaky")
     # It hangs in Python, which nobody can interrupt, until this lets it go.
     threading.Timer(1.0, fail.unlink).start()
     events.close()
@@ -141,19 +146,27 @@ def test_runs_do_not_see_each_other(warm: Side) -> None:
 
 
 def test_two_runs_at_once_wait_for_each_other(warm: Side) -> None:
+    fail = warm.app / "data" / "fail"
+    fail.write_text("hang")
     first = warm.engine.run(RunRequest("first", FOUR))
-    next(first)
+    # Its first lines can tell that it waits itself, for the last run's session to be put back.
+    until_started(first, "flaky")
+    waits = threading.Event()
     lines: list[str] = []
 
     def second() -> None:
         for event in warm.engine.run(RunRequest("second", ("land",))):
             if isinstance(event, LogLine):
                 lines.append(event.message)
+            waits.set()
 
     thread = threading.Thread(target=second)
     thread.start()
+    assert waits.wait(120)
+    fail.unlink()
     list(first)
     thread.join(120)
+    assert not thread.is_alive()
     assert any("Waiting" in line and "first" in line for line in lines)
 
 
@@ -162,9 +175,7 @@ def test_killed_it_fails_clearly_and_the_next_run_starts_another(warm: Side) -> 
     before = pid()
     children = psutil.Process(before).children(recursive=True)
     events = warm.engine.run(RunRequest("killed", FOUR))
-    for event in events:
-        if isinstance(event, PipeStarted) and event.pipe_id == "flaky":
-            break
+    until_started(events, "flaky")
     os.kill(before, signal.SIGKILL)
     with pytest.raises(RunError, match="ended in the middle of the run"):
         list(events)
