@@ -63,15 +63,23 @@ class StreamView:
         return self.host is not None and self.host.alive(self.now)
 
     @property
-    def current(self) -> bool:
-        """Whether what was reported is about what is wanted now, and by the host that lives."""
+    def reported(self) -> bool:
+        """Whether what was reported is by the host that lives."""
         return (
             self.hosted
             and self.status is not None
-            and self.desired is not None
             and self.host is not None
-            and self.status.generation >= self.desired.generation
             and _is_by(self.status, self.host)
+        )
+
+    @property
+    def current(self) -> bool:
+        """Whether what was reported is about what is wanted now, and by the host that lives."""
+        return (
+            self.reported
+            and self.status is not None
+            and self.desired is not None
+            and self.status.generation >= self.desired.generation
         )
 
     @property
@@ -81,11 +89,12 @@ class StreamView:
             return StreamingQueryState.DEAD_LETTER.value
         if self.wanted and not self.hosted:
             return "no host"
-        if self.status is None:
-            return "starting" if self.wanted else "not started"
-        if not self.hosted:
-            return StreamingQueryState.STOPPED.value
-        return self.status.state.value
+        if self.status is None and not self.wanted:
+            return "not started"
+        if self.status is not None and self.reported:
+            return self.status.state.value
+        # What a host before this one has told is the past.
+        return StreamingQueryState.STARTING.value if self.wanted else StreamingQueryState.STOPPED.value
 
     @property
     def ended(self) -> bool:

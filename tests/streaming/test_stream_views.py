@@ -54,16 +54,24 @@ def view(desired: Desired | None = WANTED, status: StreamStatus | None = UP, **m
         pytest.param(view(host=GONE), "no host", False, True, "", id="the host has just died"),
         pytest.param(view(host=LONG_GONE), "no host", False, False, "error", id="the host died long ago"),
         pytest.param(view(UNWANTED, host=LONG_GONE), "stopped", False, True, "", id="not wanted, no host"),
+        pytest.param(
+            view(UNWANTED, status=replace(UP, token=7)),
+            "stopped",
+            False,
+            True,
+            "",
+            id="the last host's, not wanted any more",
+        ),
         pytest.param(view(WANTED, None), "starting", False, True, "", id="a host, no word yet"),
         pytest.param(
             view(status=replace(UP, generation=1)), "running", False, True, "", id="to be restarted"
         ),
         pytest.param(
-            view(status=replace(UP, updated_at=400)), "running", False, True, "", id="the last host's word"
+            view(status=replace(UP, updated_at=400)), "starting", False, True, "", id="the last host's word"
         ),
         pytest.param(
             view(status=replace(UP, token=7)),
-            "running",
+            "starting",
             False,
             True,
             "",
