@@ -12,26 +12,20 @@ has Spark and the app up, as on every run but the first: a run over the tables t
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deltalake import DeltaTable
 
 from benchmarks._apart import apart
-from benchmarks._chain_child import APP, PIPES
+from benchmarks._chain_jobs import APP, PIPES
+from benchmarks._launch import Run, launch
 from benchmarks._step_app import App, chain, write_app, write_source
 from benchmarks.harness import Case
 from kindling_dagster.project import KindlingProject
 
-ROOT = Path(__file__).parents[1]
 LENGTH = 10
 COLUMNS = ["id", "customer", "amount"]
 ROWS = 2_000
@@ -39,18 +33,8 @@ WARM_RUNS = 3
 GOAL = 10.0
 OTHER = "one op per pipe, multiprocess"
 
-
 Tables = Mapping[str, list[tuple[Any, ...]]]
 """Rows by table."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run: seconds from launch to end, until the first table was there, and per further table."""
-
-    whole: float
-    first: float
-    further: float
 
 
 class Sides:
@@ -93,7 +77,8 @@ class Sides:
         return app
 
     def _launch(self, app: App, home: Path, side: str) -> float:
-        self.runs[side].append(launch(app, home, side))
+        settings = {APP: str(app.directory), PIPES: ",".join(app.pipes)}
+        self.runs[side].append(launch("_chain_jobs", side, settings, home, len(app.pipes)))
         found = tables_of(app)
         self._tables = self._tables or found
         if found != self._tables:
@@ -108,41 +93,6 @@ def tables_of(app: App) -> Tables:
         for pipe in app.pipes
     }
     return {pipe: sorted(tuple(row.values()) for row in frame.to_pylist()) for pipe, frame in frames.items()}
-
-
-def launch(app: App, home: Path, side: str) -> Run:
-    """One Dagster run of one side, in a process of its own.
-
-    Args:
-        app: The app.
-        home: Dagster's home, made where it is missing.
-        side: A name of ``_chain_child``.
-
-    Raises:
-        RuntimeError: The process failed.
-        AssertionError: Not all tables were written.
-    """
-    home.mkdir(parents=True, exist_ok=True)
-    # No telemetry: it starts a process that outlives the run.
-    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-    environment = {APP: str(app.directory), PIPES: ",".join(app.pipes), "DAGSTER_HOME": str(home)}
-    launched = time.time()
-    ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks._chain_child", side],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    end = time.time()
-    if ended.returncode:
-        raise RuntimeError(ended.stderr)
-    told = json.loads(ended.stdout.splitlines()[-1])
-    tables = told["tables"]
-    if not told["ok"] or len(tables) != len(app.pipes):
-        raise AssertionError(f"{side} wrote {len(tables)} of {len(app.pipes)} tables.\n{ended.stderr}")
-    return Run(end - launched, tables[0] - launched, (tables[-1] - tables[0]) / (len(tables) - 1))
 
 
 def cases() -> Iterator[Case]:

@@ -9,17 +9,11 @@ the demo.
 
 from __future__ import annotations
 
-import json
-import os
 import queue
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +21,14 @@ from dagster import PipesMessageHandler, build_asset_context
 from dagster_pipes import PipesDefaultMessageWriter
 from kindling_dagster_demo import feed
 
-from benchmarks._gold_child import ASSETS, DEMO
+from benchmarks._apart import apart
+from benchmarks._gold_jobs import ASSETS, DEMO
+from benchmarks._launch import Run, launch
 from benchmarks.harness import Case
 from kindling_dagster.dag.graph import PipeGraphBuilder
 from kindling_dagster.engines.base import LogLine, PipeFinished, RunEvent, RunRequest
 from kindling_dagster.engines.warm.client import WarmClient
-from kindling_dagster.engines.warm.process import ask
-from kindling_dagster.engines.warm.spec import FOLDER_VARIABLE, WarmSpec, places
+from kindling_dagster.engines.warm.spec import WarmSpec
 from kindling_dagster.engines.wire import event_from_json, event_to_json
 from kindling_dagster.pipes_engine import KindlingMessages
 from kindling_dagster.project import KindlingProject
@@ -51,38 +46,23 @@ OTHER = "Spark started by the run"
 LIVE = ("silver.flights_live", "gold.live_delays", "gold.live_board")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run: seconds from launch to end and to the first commit, and what its pipes took."""
-
-    whole: float
-    first: float
-    work: float
-
-
 def cases() -> Iterator[Case]:
     """All of the same runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        changed = {
-            "KINDLING_DAGSTER_CACHE": str(Path(folder) / "cache"),
-            FOLDER_VARIABLE: str(Path(folder) / "warm"),
-        }
-        with _environment(changed):
-            try:
-                yield from _cases(Path(folder))
-            finally:
-                _end_warm_processes(Path(changed[FOLDER_VARIABLE]))
+    with tempfile.TemporaryDirectory() as folder, apart(Path(folder)):
+        yield from _cases(Path(folder))
 
 
 def _cases(folder: Path) -> Iterator[Case]:
     project = _demo(folder / "demo_copy")
     told = _compute_everything(project)
     gold = _gold(project)
+    settings = {DEMO: str(folder / "demo_copy"), ASSETS: ",".join(gold)}
     sides: dict[str, list[Run]] = {"warm": [], "in_process": [], "nothing": [], "loading": []}
 
     def measured(side: str) -> Callable[[], float]:
         def run() -> float:
-            sides[side].append(_launch(folder / "demo_copy", gold, folder / side, side))
+            # Not beside the warm processes, whose folder is named so too.
+            sides[side].append(launch("_gold_jobs", side, settings, folder / f"{side}_home", len(gold)))
             return sides[side][-1].whole
 
         return run
@@ -190,50 +170,3 @@ def _outputs(project: KindlingProject) -> dict[str, str]:
     return {
         pipe_id: pipes[pipe_id].output_entity_id for generation in graph.generations for pipe_id in generation
     }
-
-
-def _launch(demo: Path, gold: Sequence[str], home: Path, side: str) -> Run:
-    """One Dagster run of one side, in a process of its own.
-
-    Raises:
-        RuntimeError: The process failed.
-        AssertionError: Not all tables were written.
-    """
-    home.mkdir(exist_ok=True)
-    # No telemetry: it starts a process that outlives the run.
-    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-    environment = {DEMO: str(demo), ASSETS: ",".join(gold), "DAGSTER_HOME": str(home)}
-    launched = time.time()
-    ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks._gold_child", side],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    end = time.time()
-    if ended.returncode:
-        raise RuntimeError(ended.stderr)
-    told = json.loads(ended.stdout.splitlines()[-1])
-    if not told["ok"] or len(told["tables"]) != len(gold):
-        raise AssertionError(f"{side} wrote {len(told['tables'])} of {len(gold)} tables.\n{ended.stderr}")
-    return Run(end - launched, told["tables"][0] - launched, told["work"])
-
-
-@contextmanager
-def _environment(changed: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-
-
-def _end_warm_processes(folder: Path) -> None:
-    for place in list(places(folder)):
-        ask(place, {"ask": "stop", "now": True})
-        while place.socket.exists():
-            time.sleep(0.1)

@@ -1,31 +1,22 @@
-"""One Dagster run of the demo's gold layer, as a run worker does it; prints what took how long, as JSON.
-
-``python -m benchmarks._gold_child`` and ``warm``, ``in_process``, ``loading`` or ``nothing``, with the folder that holds the demo
-and its definitions.py in BENCHMARK_DEMO, the keys of the gold assets in BENCHMARK_ASSETS and Dagster's home in
-DAGSTER_HOME.
+"""Jobs of the demo's gold layer, for ``_launch``: BENCHMARK_DEMO is the folder with the demo and its definitions.py,
+BENCHMARK_ASSETS the keys of the gold assets.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
     AssetSpec,
-    DagsterEventType,
-    DagsterInstance,
     Definitions,
     JobDefinition,
     MaterializeResult,
     define_asset_job,
-    execute_job,
     in_process_executor,
     multi_asset,
-    reconstructable,
 )
 
 if TYPE_CHECKING:
@@ -83,32 +74,3 @@ def _gold(engine: EngineResource) -> JobDefinition:
         resources={"kindling": KindlingResource(engine=engine)},
         executor=in_process_executor,
     ).resolve_job_def("gold")
-
-
-def main(side: str) -> None:
-    """Run, and tell when the run began, each table was there and it ended (Unix seconds), and the pipes' seconds."""
-    from benchmarks import _gold_child
-
-    with DagsterInstance.get() as instance:
-        began = time.time()
-        with execute_job(reconstructable(getattr(_gold_child, side)), instance=instance) as ended:
-            records = instance.get_records_for_run(
-                ended.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
-            ).records
-            told = {
-                "ok": ended.success,
-                "began": began,
-                "tables": sorted(record.timestamp for record in records),
-                "ended": time.time(),
-                "work": sum(map(_seconds, records)),
-            }
-    print(json.dumps(told))
-
-
-def _seconds(record: Any) -> float:
-    found = record.asset_materialization.metadata.get("kindling/duration_seconds")
-    return float(found.value) if found else 0.0
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -1,38 +1,46 @@
-"""One Dagster run of a chain of pipes, as a run worker does it; prints when each table was there, as JSON.
-
-``python -m benchmarks._chain_child one_step`` or ``op_per_pipe``, with the app in BENCHMARK_APP, its pipes in
-BENCHMARK_PIPES and Dagster's home in DAGSTER_HOME.
-"""
+"""Jobs of a chain of pipes, for ``_launch``: the app is in BENCHMARK_APP, its pipes in BENCHMARK_PIPES."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dagster import (
     AssetsDefinition,
-    DagsterEventType,
-    DagsterInstance,
     Definitions,
     JobDefinition,
     asset,
     define_asset_job,
-    execute_job,
     multiprocess_executor,
-    reconstructable,
 )
+
+if TYPE_CHECKING:
+    from kindling_dagster.engine_resources import EngineResource
 
 APP, PIPES = "BENCHMARK_APP", "BENCHMARK_PIPES"
 
 
 def one_step() -> JobDefinition:
-    """Ours: the whole app is one step."""
-    from kindling_dagster import KindlingProject, build_kindling_definitions
+    """Ours: the whole app is one step, which starts Spark."""
+    from kindling_dagster import InProcessEngine
 
-    ours = build_kindling_definitions(KindlingProject(os.environ[APP]))
+    return _ours(InProcessEngine())
+
+
+def warm() -> JobDefinition:
+    """Ours on the warm process, which the first run starts."""
+    from kindling_dagster import WarmEngine
+
+    return _ours(WarmEngine())
+
+
+def _ours(engine: EngineResource) -> JobDefinition:
+    from kindling_dagster import KindlingProject, KindlingResource, build_kindling_definitions
+
+    project = KindlingProject(os.environ[APP])
+    ours = build_kindling_definitions(project, resource=KindlingResource(engine=engine))
     # Dagster's own job of all assets cannot be made anew in another process.
     return Definitions.merge(ours, Definitions(jobs=[define_asset_job("ours")])).resolve_job_def("ours")
 
@@ -77,26 +85,3 @@ def _op(pipe: str, before: str | None) -> AssetsDefinition:
         get_kindling_service(DataPipesExecution).run_datapipes([pipe])
 
     return run
-
-
-def main(side: str) -> None:
-    """Run, and tell when the run began and each table was there, in Unix seconds."""
-    from benchmarks import _chain_child
-
-    with DagsterInstance.get() as instance:
-        began = time.time()
-        with execute_job(reconstructable(getattr(_chain_child, side)), instance=instance) as ended:
-            records = instance.get_records_for_run(
-                ended.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
-            ).records
-            told = {
-                "ok": ended.success,
-                "began": began,
-                "tables": sorted(record.timestamp for record in records),
-                "ended": time.time(),
-            }
-    print(json.dumps(told))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
