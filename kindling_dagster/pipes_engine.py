@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dagster import (
+    AssetExecutionContext,
     DagsterExecutionInterruptedError,
     PipesClient,
     PipesMessageHandler,
@@ -94,6 +95,22 @@ def _is_custom(message: Any) -> bool:
     return isinstance(message, Mapping) and message.get("method") == "report_custom_message"
 
 
+class _StepContext(AssetExecutionContext):
+    """A step's context as Pipes' clients get it.
+
+    Opening Pipes makes Dagster want a result of every asset of the step, for the clients that leave results behind.
+    Ours come as events, and a pipe that is skipped, or that an earlier run has done, has none.
+    """
+
+    @classmethod
+    def of(cls, context: AssetExecutionContext) -> AssetExecutionContext:
+        """The context of a run's step for a client; one of a direct call stays as it is."""
+        return cls(context.op_execution_context) if type(context) is AssetExecutionContext else context
+
+    def set_requires_typed_event_stream(self, *, error_message: str | None = None) -> None:
+        """Leave the step as it is."""
+
+
 class PipesRunner:
     """The engine of one step: its client runs on a thread of its own, while this one hands on what it is told.
 
@@ -153,7 +170,9 @@ class PipesRunner:
         try:
             with self._messages.telling(told.put):
                 self._client.run(
-                    context=self._setup.context, extras={EXTRA: order.to_json()}, **self._run_arguments
+                    context=_StepContext.of(self._setup.context),
+                    extras={EXTRA: order.to_json()},
+                    **self._run_arguments,
                 )
             told.put(_Ended(None))
         except BaseException as error:

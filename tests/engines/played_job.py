@@ -1,8 +1,9 @@
 """In the place of spark-submit: a job that speaks Dagster Pipes as ours does, and runs nothing. Started by tests.
 
-What it plays stands in PLAYED, a JSON list: ``["tell", pipe]`` tells that a pipe has succeeded, ``["lose", pipe]`` counts
-that message and does not send it, ``["again"]`` sends the last one once more, ``["commit", pipe]`` writes a commit as
-Spark does, ``["end"]``, ``["refuse", text]``, ``["die"]`` and ``["wait"]``, until SIGTERM.
+What it plays stands in PLAYED, a JSON list: ``["tell", pipe]`` tells that a pipe has succeeded, ``["skip", pipe]`` that
+it had nothing new to read, ``["lose", pipe]`` counts a message and does not send it, ``["again"]`` sends the last one once
+more, ``["commit", pipe]`` writes a commit as Spark does, ``["end"]``, ``["refuse", text]``, ``["die"]`` and ``["wait"]``,
+until SIGTERM.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ def main() -> None:
         tell(hello={"pid": os.getpid(), "host": "here"})
         for step, *rest in json.loads(os.environ["PLAYED"]):
             pipe = rest[0] if rest else ""
-            if step == "tell":
+            if step in ("tell", "skip"):
                 tell(event=event_to_json(PipeStarted(pipe, 1, 1.0)))
-                result = PipeResult(pipe, PipeStatus.SUCCEEDED, started_at=1.0, ended_at=2.0, attempts=1)
+                status = PipeStatus.SUCCEEDED if step == "tell" else PipeStatus.SKIPPED
+                result = PipeResult(pipe, status, started_at=1.0, ended_at=2.0, attempts=1)
                 tell(event=event_to_json(PipeFinished(result)))
             elif step == "lose":
                 next(numbers)

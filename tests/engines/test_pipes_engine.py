@@ -92,6 +92,7 @@ TELL_A, TELL_B = ["tell", "a"], ["tell", "b"]
     ("steps", "success", "materialized", "error"),
     [
         pytest.param([TELL_A, TELL_B, ["end"]], True, BOTH, "", id="all told"),
+        pytest.param([TELL_A, ["skip", "b"], ["end"]], True, Counter("a"), "", id="one skipped"),
         pytest.param([TELL_A, ["again"], TELL_B, ["again"], ["end"]], True, BOTH, "", id="told twice"),
         pytest.param(
             [TELL_A, ["commit", "b"], ["lose", "b"], ["end"]], True, BOTH, "", id="lost, and in the table"
