@@ -69,6 +69,18 @@ else:
     _Resource = Any
 
 
+def _name_of(app: Path) -> str:
+    """An app's folder as seen from the Python project that it lies in; its last part where it lies in none.
+
+    No path of this machine: an image may be built on another. Two apps of a project may have folders of one name.
+    """
+    folder = app.parent if app.suffix == ".py" else app
+    for root in folder.parents:
+        if (root / "pyproject.toml").is_file() or (root / "dg.toml").is_file():
+            return folder.relative_to(root).as_posix()
+    return folder.name
+
+
 def _path(context: ResolutionContext, stated: str | None) -> str | None:
     """A path of the YAML; a relative one counts from the file that states it."""
     return None if stated is None else str(context.resolve_source_relative_path(stated))
@@ -265,8 +277,7 @@ class KindlingProjectComponent(StateBackedComponent, Resolvable, Model):
     @property
     def defs_state_config(self) -> DefsStateConfig:
         """Where the manifest is kept; by default in a file of the Dagster project, not under version control."""
-        app = Path(self.project)
-        name = app.parent.name if app.suffix == ".py" else app.name
+        name = _name_of(Path(self.project))
         said = {"packages": self.packages, "form": self.form, "settings": self.project_settings}
         if any(said.values()):
             # No path of this machine goes into it: an image may be built on another.

@@ -337,6 +337,18 @@ def test_state_has_one_name_on_every_machine(changes: dict[str, Any], key: str) 
     assert component.defs_state_config.key == key
 
 
+def test_two_apps_of_a_project_have_a_state_each(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    keys = []
+    for team in ("sales", "stock"):
+        (tmp_path / team / "app").mkdir(parents=True)
+        keys.append(KindlingProjectComponent(project=str(tmp_path / team / "app")).defs_state_config.key)
+    assert keys == [
+        "KindlingProjectComponent[sales/app:local]",
+        "KindlingProjectComponent[stock/app:local]",
+    ]
+
+
 def test_what_is_said_over_the_settings_has_a_state_of_its_own() -> None:
     plain = KindlingProjectComponent(project="/anywhere/shop_app")
     told = KindlingProjectComponent(project="/anywhere/shop_app", lineage={"enabled": True})

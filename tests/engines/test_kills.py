@@ -104,6 +104,9 @@ class Shop:
     def left(self) -> list[str]:
         """What still runs and is not meant to outlive a run."""
         kept = {process.pid for process in self.warm()}
+        with suppress(psutil.Error):
+            # Python's workers, which Spark keeps for the next run.
+            kept |= {child.pid for each in self.warm() for child in each.children(recursive=True)}
         return [
             text for process in self.processes() if process.pid not in kept and (text := _command(process))
         ]
@@ -262,12 +265,15 @@ def test_a_kill_costs_no_row_and_no_hand(
 ) -> None:
     points = random.Random(f"{SEED} {target}")
     print(f"KINDLING_DAGSTER_SEED={SEED}")
-    shop.land(5)
-    worker = shop.launch()
-    began = await_first(worker, lambda: victims(target, shop, cluster, worker))
-    assert (began is not None, worker.wait(END_SECONDS)) == (True, 0), shop.log()
-    span = time.monotonic() - (began or 0.0)
-    shop.check()
+    span = 0.0
+    # The first run on a warm process starts it, and says nothing of how long the others take.
+    for _ in range(2 if target.engine == "warm" else 1):
+        shop.land(5)
+        worker = shop.launch()
+        began = await_first(worker, lambda worker=worker: victims(target, shop, cluster, worker))  # type: ignore[misc]
+        assert (began is not None, worker.wait(END_SECONDS)) == (True, 0), shop.log()
+        span = time.monotonic() - (began or 0.0)
+        shop.check()
     done = 0
     while done < target.rounds:
         shop.land(4)
