@@ -39,8 +39,9 @@ class Case:
     """One comparison.
 
     Each round measures both sides, one right after the other and in changing order, so that a machine
-    that slows down slows both. The figure of a side is its median over the rounds; by the ``cpu`` clock it
-    is the minimum, since what comes on top there is only the caches being shared with others.
+    that slows down slows both: the ratio is the median of the rounds' ratios. The figure of a side is its median
+    over the rounds. By the ``cpu`` clock figures are minima, and the ratio is theirs, since what comes on top there
+    is only the caches being shared with others.
 
     Args:
         name: What is compared; names the size.
@@ -158,8 +159,8 @@ def judge(benchmark: str, case: Case, ours: Sequence[float], other: Sequence[flo
     ours_figure = middle(ours)
     other_figure = middle(other) if other else None
     if other_figure is not None:
-        ratio = _ratio(case, ours_figure, other_figure)
         ratios = [_ratio(case, mine, theirs) for mine, theirs in zip(ours, other, strict=True)]
+        ratio = statistics.median(ratios) if case.clock == "wall" else _ratio(case, ours_figure, other_figure)
     judged = ours_figure if ratio is None else ratio
     ok = None
     if case.goal is not None:

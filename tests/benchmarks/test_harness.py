@@ -49,6 +49,8 @@ def shown(results) -> str:
         ("at least", 2.0, [2.1], [], None, True),
         ("at most", 1.0, [1.0], [0.0], float("inf"), False),
         ("at most", 1.5, [1.0, 1.0, 99.0], [1.0, 1.0, 1.0], 1.0, True),
+        # Two of three rounds were slow for one side, and only one of them for the other.
+        ("at most", 1.5, [1.0, 5.0, 5.0], [1.0, 1.0, 5.0], 1.0, True),
     ],
 )
 def test_goals(better, goal, ours, other, ratio, ok):
