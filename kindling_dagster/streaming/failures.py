@@ -41,7 +41,10 @@ _QUOTES: Final = re.compile(
     r"|Logical Plan:|=== SQL|JVM stacktrace:)",
     re.MULTILINE,
 )
-_STACK_LINE: Final = re.compile(r"^\s*(?:at [\w.$/<>]+\(|File \"|\.\.\. \d+ more).*$", re.MULTILINE)
+# Spark 4 suppresses an exception of its own in many, only to keep a second stack.
+_STACK_LINE: Final = re.compile(
+    r"^\s*(?:at [\w.$/<>]+\(|File \"|\.\.\. \d+ more|Suppressed: ).*$", re.MULTILINE
+)
 _WRAPPERS: Final = frozenset(
     {
         "STREAM_FAILED",

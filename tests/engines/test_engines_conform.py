@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +269,12 @@ def story(
 @pytest.mark.parametrize("name", [step.name for step in STORY])
 def test_dagster_and_the_tables_tell_the_same(story: Story, in_process: Story, name: str) -> None:
     """Events and their order, metadata, failures, signals, rows, lineage."""
-    assert story[name] == in_process[name]
+    told, wanted = story[name], in_process[name]
+    if name == "terminated":
+        # What is on its way from another process when the signal comes may not be told any more.
+        assert set(told.signals) ^ set(wanted.signals) <= {"entity.after_read"}
+        told = replace(told, signals=wanted.signals)
+    assert told == wanted
 
 
 def ended(outcome: Outcome) -> dict[str, str]:
