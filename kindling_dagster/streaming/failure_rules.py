@@ -250,12 +250,16 @@ RULES: Final[tuple[FailureRule, ...]] = (
             "STATE_STORE_INVALID_CONFIG_AFTER_RESTART",
             "STATE_STORE_INVALID_VARIABLE_TYPE_CHANGE",
             "STATE_STORE_CHECKPOINT_LOCATION_NOT_EMPTY",
+            "CANNOT_LOAD_STATE_STORE.KEY_ROW_FORMAT_VALIDATION_FAILURE",
+            "CANNOT_LOAD_STATE_STORE.VALUE_ROW_FORMAT_VALIDATION_FAILURE",
+            "STATE_STORE_KEY_ROW_FORMAT_VALIDATION_FAILURE",
+            "STATE_STORE_VALUE_ROW_FORMAT_VALIDATION_FAILURE",
         ),
     ),
     FailureRule(
         "permanent",
         _CHECKPOINT,
-        types=("StateSchemaNotCompatible",),
+        types=("StateSchemaNotCompatible", "InvalidUnsafeRowException"),
     ),
     FailureRule(
         "permanent",
