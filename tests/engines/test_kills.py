@@ -30,7 +30,7 @@ from kindling_dagster.engines.warm.spec import FOLDER_VARIABLE
 from kindling_dagster.lineage.commits import commit_lineage
 from kindling_dagster.manifest_cache import CACHE_VARIABLE
 
-pytestmark = [pytest.mark.spark, pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.spark, pytest.mark.faults, pytest.mark.timeout(1800)]
 
 SEED = int(os.environ.get("KINDLING_DAGSTER_SEED") or random.SystemRandom().randrange(2**32))
 HEADER = "id,item,amount\n"
