@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,24 @@ _ROW_METRICS = {
     "rows_deleted": ("numTargetRowsDeleted", "numDeletedRows"),
     "rows_written": ("numOutputRows",),
 }
+
+# What deltalake's errors have for people at a terminal, over many lines.
+_DECORATION = re.compile(r"\x1b\[\d+m|\u21b3")
+_LONGEST_LINE = 600
+
+
+def in_a_line(error: Exception, *, secret: str = "") -> str:
+    """An error of deltalake, or of the storage below it, in one line of 600 characters at most.
+
+    Args:
+        error: The error.
+        secret: Id of the entity, where its location is a secret: then the kind of error alone is told, for storages
+            spell a place in ways that no mask knows.
+    """
+    kind = type(error).__name__
+    if secret:
+        return f"{kind} (the rest is left out: the location of {secret} is a secret)"
+    return " ".join(_DECORATION.sub(" ", f"{kind}: {error}").split())[:_LONGEST_LINE]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 from kindling_dagster.delta_log import (
     DeltaCommit,
     DeltaState,
+    in_a_line,
     last_commits,
     local_path,
     read_state,
@@ -37,7 +37,6 @@ _LINEAGE_COMMITS = 10
 _OBJECT_STORES = ("s3", "s3a", "abfs", "abfss", "gs")
 # deltalake's own three minutes would hold up every pipe, since it keeps Python's lock while it waits.
 PATIENCE = {"max_retries": "2", "timeout": "10s", "connect_timeout": "5s"}
-_ERROR_LENGTH = 300
 
 
 class CommitReader:
@@ -192,15 +191,7 @@ class CommitReader:
         self._unreadable[_storage(uri)] = self._in_a_line(entity_id, error)
 
     def _in_a_line(self, entity_id: str, error: Exception) -> str:
-        """An error of deltalake without the colours and arrows of its many lines.
-
-        Where the location is a secret, its kind alone: storages spell a place in ways that no mask knows.
-        """
-        kind = type(error).__name__
-        if entity_id in self._secret_places:
-            return f"{kind}, with a text that may tell the secret location"
-        words = re.sub(r"\x1b\[\d+m|\u21b3", " ", f"{kind}: {error}").split()
-        return " ".join(words)[:_ERROR_LENGTH]
+        return in_a_line(error, secret=entity_id if entity_id in self._secret_places else "")
 
     def _options_for(self, uri: str) -> Mapping[str, str] | None:
         return None if local_path(uri) is not None else self._storage_options

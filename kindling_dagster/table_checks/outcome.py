@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
+from kindling_dagster.delta_log import in_a_line
 from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.manifest import EntitySpec
-
-_TEXT: Final = 600
 
 
 @dataclass(frozen=True)
@@ -49,16 +47,7 @@ class CheckOutcome:
 
 
 def told_in_a_line(error: Exception, entity: EntitySpec) -> str:
-    """Why an entity's table could not be looked at, short and in one line.
-
-    Of what storage says no more than the kind of error where the table's location is a secret: parts of it may stand
-    in the text.
-    """
+    """Why an entity's table could not be looked at, short and in one line."""
     if isinstance(error, KindlingDagsterError):
-        text = str(error)
-    elif entity.location.kind == "secret":
-        text = f"{type(error).__name__} (the rest is left out: the location of {entity.id} is a secret)"
-    else:
-        text = f"{type(error).__name__}: {error}"
-    # deltalake's errors have colours and arrows over many lines.
-    return " ".join(re.sub(r"\x1b\[\d+m|\u21b3", " ", text).split())[:_TEXT]
+        return " ".join(str(error).split())
+    return in_a_line(error, secret=entity.id if entity.location.kind == "secret" else "")
