@@ -397,6 +397,20 @@ class KindlingRuntime:
             for name, wrapped in dict(self.signals._signals).items()
         }
 
+    def memory_entities(self) -> dict[str, dict[str, Any]]:
+        """The frames of memory entities by entity id, in the dictionaries of the providers that hold them.
+
+        The providers live as long as Kindling does, merge into what they hold, and have no way to let go of it.
+        """
+        from kindling.entity_provider_memory import MemoryEntityProvider
+
+        providers = self.providers
+        found = {}
+        for provider_type in providers.list_registered_providers():
+            if issubclass(providers.get_provider_class(provider_type), MemoryEntityProvider):
+                found[provider_type] = providers.get_provider(provider_type)._memory_store
+        return found
+
     @property
     def config(self) -> Any:
         """Kindling's ConfigService."""

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+from kindling.data_entities import DataEntityRegistry
 from kindling.data_pipes import DataPipes
+from kindling.entity_provider_registry import EntityProviderRegistry
 from kindling.injection import get_kindling_service
 from kindling.signaling import SignalProvider
 from kindling.spark_session import get_or_create_spark_session
@@ -31,14 +33,22 @@ def cached(spark):
     return [str(rdd.name()) for rdd in spark.sparkContext._jsc.getPersistentRDDs().values()]
 
 
+def memory_entity():
+    """One of the app's, and what holds it."""
+    entity = get_kindling_service(DataEntityRegistry).get_entity_definition("memory.recent")
+    return get_kindling_service(EntityProviderRegistry).get_provider_for_entity(entity), entity
+
+
 @pipe("plant", "silver.delta")
 def plant(bronze_orders):
-    """Leaves a view, cached data, a setting, a function, another database and a subscriber."""
+    """Leaves a view, cached data, rows in memory, a setting, a function, another database and a subscriber."""
     spark = get_or_create_spark_session()
     bronze_orders.createOrReplaceTempView("planted")
     bronze_orders.createOrReplaceGlobalTempView("planted")
     bronze_orders.cache().count()
     spark.sparkContext.parallelize([1]).cache().count()
+    provider, entity = memory_entity()
+    provider.write_to_entity(bronze_orders, entity)
     spark.conf.set("spark.sql.shuffle.partitions", "7")
     spark.conf.set("spark.kindling.planted", "yes")
     spark.udf.register("planted_function", lambda value: value)
@@ -52,10 +62,12 @@ def plant(bronze_orders):
 def look(bronze_orders):
     """Tells what it finds of that."""
     spark = get_or_create_spark_session()
+    provider, entity = memory_entity()
     found = {
         "views": [row["viewName"] for row in spark.sql("SHOW VIEWS").collect()]
         + [row["viewName"] for row in spark.sql("SHOW VIEWS IN global_temp").collect()],
         "cached": [name for name in cached(spark) if not name.startswith("Delta Table State")],
+        "memory": provider.check_entity_exists(entity),
         "partitions": spark.conf.get("spark.sql.shuffle.partitions"),
         "setting": spark.conf.get("spark.kindling.planted", ""),
         "function": spark.catalog.functionExists("planted_function"),

@@ -131,6 +131,7 @@ def test_runs_do_not_see_each_other(warm: Side) -> None:
     wanted = {
         "views": [],
         "cached": [],
+        "memory": False,
         "setting": "",
         "function": False,
         "database": "default",

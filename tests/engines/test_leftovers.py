@@ -1,4 +1,4 @@
-"""What a run subscribes to is gone after it, and there again in the next; Kindling's signals and watermarks, no Spark."""
+"""What a run subscribes to or keeps in memory is gone after it; Kindling's signals and watermarks, no Spark."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ class Runtime(KindlingRuntime):
         self._provider = BlinkerSignalProvider()
         self._aspect = WatermarkAspect(None, SimpleNamespace(get_logger=logging.getLogger), self._provider)
         self._platform_has_watermarks = None
+        self.memory: dict[str, dict[str, Any]] = {}
+
+    def memory_entities(self) -> dict[str, dict[str, Any]]:
+        return self.memory
 
     @property
     def signals(self) -> Any:
@@ -37,7 +41,8 @@ def state_of(runtime: Runtime) -> SessionState:
     receivers = {name: frozenset(found) for name, found in runtime.receivers().items()}
     none: Any = None
     nothing: frozenset[Any] = frozenset()
-    return SessionState(none, runtime, "", "", {}, nothing, nothing, nothing, nothing, receivers)
+    memory = {kind: dict(frames) for kind, frames in runtime.memory.items()}
+    return SessionState(none, runtime, "", "", {}, nothing, nothing, nothing, nothing, receivers, memory)
 
 
 def test_watermarks_are_connected_for_each_run_that_wants_them() -> None:
@@ -52,6 +57,20 @@ def test_watermarks_are_connected_for_each_run_that_wants_them() -> None:
         assert runtime.subscribers() == 0
     assert connected[0] > 0
     assert connected == [connected[0], connected[0], 0, connected[0]]
+
+
+def test_memory_entities_hold_what_they_held_before() -> None:
+    """In the providers' own dictionaries; a run can fill them, merge into them, and bring a provider."""
+    runtime = Runtime()
+    held = {"seeded": "a frame", "other": "another"}
+    runtime.memory = {"memory": dict(held)}
+    before, of_the_app = state_of(runtime), runtime.memory["memory"]
+    of_the_app.update(seeded="a frame of the run", recent="one more")
+    runtime.memory["late"] = {"recent": "a third"}
+    taken = ["memory entity seeded", "memory entity recent", "memory entity recent"]
+    assert before.restore_memory() == taken
+    assert (of_the_app, runtime.memory["late"]) == (held, {})
+    assert before.restore_memory() == []
 
 
 def test_watermarks_of_the_platform_stay() -> None:

@@ -43,6 +43,7 @@ class SessionState:
     rdds: frozenset[int]
     streams: frozenset[str]
     receivers: Mapping[str, frozenset[int]]
+    memory: Mapping[str, Mapping[str, Any]]
 
     @staticmethod
     def of(spark: SparkSession, runtime: KindlingRuntime) -> SessionState:
@@ -58,6 +59,7 @@ class SessionState:
             rdds=frozenset(cached_rdds(spark)),
             streams=frozenset(query.id for query in spark.streams.active),
             receivers={name: frozenset(receivers) for name, receivers in runtime.receivers().items()},
+            memory={kind: dict(frames) for kind, frames in runtime.memory_entities().items()},
         )
 
     def restore(self) -> list[str]:
@@ -78,6 +80,7 @@ class SessionState:
         for name in sorted(set(_temporary_functions(spark)) - self.functions):
             spark.sql(f"DROP TEMPORARY FUNCTION IF EXISTS {backticked(name)}")
             found.append(f"function {name}")
+        found += self.restore_memory()
         spark.catalog.clearCache()
         for rdd in sorted(set(cached_rdds(spark)) - self.rdds):
             uncache_rdd(spark, rdd)
@@ -107,6 +110,16 @@ class SessionState:
             else:
                 self.spark.conf.unset(name)
             found.append(f"setting {name}")
+        return found
+
+    def restore_memory(self) -> list[str]:
+        """Give memory entities back what they held, since a run merges into what it finds; a part of ``restore``."""
+        found = []
+        for kind, frames in self.runtime.memory_entities().items():
+            before = self.memory.get(kind, {})
+            found += [f"memory entity {name}" for name in frames if frames[name] is not before.get(name)]
+            frames.clear()
+            frames.update(before)
         return found
 
     def restore_receivers(self) -> list[str]:
