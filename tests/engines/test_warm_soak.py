@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -28,8 +29,10 @@ pytestmark = [pytest.mark.spark, pytest.mark.faults, pytest.mark.timeout(1200)]
 RUNS = 200
 EVERY = 20
 MIB = 2**20
-# What may come on top between run 20 and any later measurement. A tenth of a MiB that each run left would show.
-GROWTH = {"python": 16 * MIB, "heap": 16 * MIB, "jvm": 64 * MIB, "threads": 10}
+# How much more it may hold in the middle of the second half than in that of the first, 90 runs before. A tenth of a MiB
+# that each run left would show. Single measurements of the heap differ by 20 MiB, up and down: Spark keeps its
+# last fifty jobs and queries, and how much each holds depends on the run.
+GROWTH = {"python": 8 * MIB, "heap": 8 * MIB, "jvm": 24 * MIB, "threads": 5}
 CONF = {
     "spark.master": "local[2]",
     "spark.driver.memory": "512m",
@@ -114,10 +117,15 @@ def test_two_hundred_runs_leave_it_as_it_was(warm: Warm) -> None:
     assert warm.pid() == first
     # The subscriber that each planting left heard its own run's commit alone.
     assert (warm.app / "data" / "heard.txt").read_text() == "x" * (RUNS // 10)
-    base = weights.pop(EVERY)
-    for number, weight in weights.items():
-        grown = {name: getattr(weight, name) - getattr(base, name) for name in GROWTH}
-        assert all(grown[name] <= most for name, most in GROWTH.items()), (number, grown)
+    # The first twenty runs make the process what it is.
+    del weights[EVERY]
+    halves = [
+        [weight for number, weight in weights.items() if (number > RUNS / 2) is second]
+        for second in (False, True)
+    ]
+    for name, most in GROWTH.items():
+        first_half, second_half = (median(getattr(weight, name) for weight in half) for half in halves)
+        assert second_half - first_half <= most, (name, first_half, second_half)
 
 
 def nothing_was_found(warm: Warm) -> bool:
