@@ -77,7 +77,8 @@ def _cases(folder: Path) -> Iterator[Case]:
         runs=ROUNDS,
         warmups=0,
     )
-    if len(sides["warm"]) < ROUNDS:  # the case above broke, and says so
+    rounds = len(sides["warm"])
+    if rounds == 0 or rounds != len(sides["in_process"]):  # the case above broke, and says so
         return
     for name, figure in (("launch to first commit", _first), ("the pipes' own seconds", _work)):
         yield Case(
@@ -86,19 +87,19 @@ def _cases(folder: Path) -> Iterator[Case]:
             other=map(figure, sides["in_process"]).__next__,
             other_name=OTHER,
             better="at least",
-            runs=ROUNDS,
+            runs=rounds,
             warmups=0,
         )
     for side, name in (
         ("nothing", "warm, beyond Dagster's launch and the pipes' own seconds"),
         ("loading", "the same, beyond a launch that loads the demo's definitions"),
     ):
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             measured(side)()
         beyond = [
             run.whole - bare.whole - run.work for run, bare in zip(sides["warm"], sides[side], strict=True)
         ]
-        yield Case(name, ours=iter(beyond).__next__, goal=BEYOND_GOAL, runs=ROUNDS, warmups=0)
+        yield Case(name, ours=iter(beyond).__next__, goal=BEYOND_GOAL, runs=rounds, warmups=0)
     yield _messages(told)
 
 
