@@ -38,7 +38,12 @@ def in_a_line(error: Exception, *, secret: str = "") -> str:
     kind = type(error).__name__
     if secret:
         return f"{kind} (the rest is left out: the location of {secret} is a secret)"
-    return " ".join(_DECORATION.sub(" ", f"{kind}: {error}").split())[:_LONGEST_LINE]
+    return one_line(f"{kind}: {error}")
+
+
+def one_line(text: str) -> str:
+    """A text without what is for terminals, in one line of 600 characters at most."""
+    return " ".join(_DECORATION.sub(" ", text).split())[:_LONGEST_LINE]
 
 
 @dataclass(frozen=True)

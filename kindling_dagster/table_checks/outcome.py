@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kindling_dagster.delta_log import in_a_line
+from kindling_dagster.delta_log import in_a_line, one_line
 from kindling_dagster.errors import KindlingDagsterError
 from kindling_dagster.manifest import EntitySpec
 
@@ -49,5 +49,5 @@ class CheckOutcome:
 def told_in_a_line(error: Exception, entity: EntitySpec) -> str:
     """Why an entity's table could not be looked at, short and in one line."""
     if isinstance(error, KindlingDagsterError):
-        return " ".join(str(error).split())
+        return one_line(str(error))
     return in_a_line(error, secret=entity.id if entity.location.kind == "secret" else "")
