@@ -18,6 +18,16 @@ from kindling_dagster.spark import find_java
 
 Found = TypeVar("Found")
 
+CLUSTER_CONF = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.executor.memory": "512m",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.ui.enabled": "false",
+}
+"""Spark settings of a small driver and its executors on this machine."""
+
 
 def wait_for(what: str, look: Callable[[], Found | None], seconds: float = 120) -> Found:
     """Poll until ``look`` gives something; fails with ``what`` after ``seconds``."""

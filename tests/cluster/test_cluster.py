@@ -22,7 +22,8 @@ from dagster import (
     ExecuteInProcessResult,
 )
 from deltalake import DeltaTable
-from standalone import StandaloneCluster, running_cluster, wait_for
+from materializations import comparable
+from standalone import CLUSTER_CONF, StandaloneCluster, running_cluster, wait_for
 
 from kindling_dagster import KindlingProject, build_kindling_definitions
 from kindling_dagster.engines.commits import NO_TABLE, CommitReader
@@ -34,14 +35,6 @@ APP = Path(__file__).parent / "app"
 KEYS = ("silver/orders", "gold/totals", "ref/items")
 TASKS = 40  # of the pipe totals
 ORDERS = "id,item,amount\n1,pen,10\n2,ink,20\n3,pen,30\n4,cap,0\n"
-COMMON = {
-    "spark.driver.host": "127.0.0.1",
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.executor.memory": "512m",
-    "spark.sql.shuffle.partitions": "2",
-    "spark.databricks.delta.snapshotPartitions": "1",
-    "spark.ui.enabled": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -69,7 +62,7 @@ def by_settings(
     for master in ("local[2]", cluster.url):
         assert not session_is_up()
         folder = tmp_path_factory.mktemp("settings")
-        settings = {"spark.master": master, **COMMON}
+        settings = {"spark.master": master, **CLUSTER_CONF}
         (folder / "spark-defaults.conf").write_text("".join(f"{k} {v}\n" for k, v in settings.items()))
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SPARK_CONF_DIR", str(folder))
@@ -88,7 +81,7 @@ def spark(cluster: StandaloneCluster, by_settings: Mapping[str, Outcome]) -> Ite
     """A session on the cluster that outlives runs, so that it can be asked what they left running."""
     # Not on the main thread, where pyspark would take over SIGINT.
     with ThreadPoolExecutor(1) as pool:
-        session = pool.submit(build_session, {"spark.master": cluster.url, **COMMON}).result()
+        session = pool.submit(build_session, {"spark.master": cluster.url, **CLUSTER_CONF}).result()
     yield session
     session.stop()
 
@@ -196,24 +189,6 @@ def test_settings_alone_make_it_run_on_the_cluster(
     told = [{key: comparable(values) for key, values in run.metadata.items()} for run in (remote, local)]
     assert told[0] == told[1]
     assert told[0]["gold/totals"]["dagster/row_count"] == 2
-
-
-SAME = (
-    "dagster/row_count",
-    "dagster/column_schema",
-    "kindling/pipes",
-    "kindling/operations",
-    "kindling/delta_version",
-    "kindling/generation",
-    "kindling/attempts",
-    "kindling/package",
-    "kindling/package_version",
-)
-
-
-def comparable(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of a materialization: which there is, and the values that no clock, place or packing decides."""
-    return {key: value if key in SAME or "/rows_" in key else ... for key, value in metadata.items()}
 
 
 def rows_in(app: Path, table: str) -> int:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from deltalake import DeltaTable
+from engines.warm_folder import own_warm_folder
 from kindling_dagster_demo import feed
-
-from kindling_dagster.engines.warm.process import ask
-from kindling_dagster.engines.warm.spec import FOLDER_VARIABLE, places
 
 pytestmark = [pytest.mark.spark, pytest.mark.faults, pytest.mark.timeout(1800)]
 
@@ -31,22 +26,15 @@ def computed(root: Path, engine: str) -> tuple[list[str], dict[str, pd.DataFrame
     shutil.copytree(DEMO, root / "demo", ignore=shutil.ignore_patterns("data", "launcher", "__pycache__"))
     shutil.copy(DEMO.parent / "definitions.py", root)
     feed.ensure_landed(root / "demo", DAYS)
-    # Not in pytest's own folder, whose path can be too long for a socket.
-    with tempfile.TemporaryDirectory() as folder:
-        warm = Path(folder) / "own"
+    with own_warm_folder():
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("run_engine.py")), engine],
             cwd=root,
-            env={**os.environ, FOLDER_VARIABLE: str(warm)},
             capture_output=True,
             text=True,
             timeout=900,
             check=False,
         )
-        for place in list(places(warm)):
-            ask(place, {"ask": "stop", "now": True})
-            while place.socket.exists():
-                time.sleep(0.1)
     assert done.returncode == 0, done.stderr[-4000:]
     lake = root / "demo" / "data" / "lake"
     tables = {

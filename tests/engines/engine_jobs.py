@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cluster.standalone import CLUSTER_CONF
 from dagster import (
     AssetKey,
     DagsterInstance,
@@ -33,14 +34,6 @@ from kindling_dagster import (
 )
 
 CONF = {"spark.master": "local[2]"}
-CLUSTER_CONF = {
-    "spark.driver.host": "127.0.0.1",
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.executor.memory": "512m",
-    "spark.sql.shuffle.partitions": "2",
-    "spark.databricks.delta.snapshotPartitions": "1",
-    "spark.ui.enabled": "false",
-}
 FOLLOWED = ("bronze/orders", "silver/orders", "silver/delta")
 
 

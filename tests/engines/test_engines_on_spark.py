@@ -6,9 +6,7 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from app_forms import manifest_cache  # noqa: F401  # a fixture
+from engines.warm_folder import own_warm_folder
 
 from kindling_dagster import KindlingProject
 from kindling_dagster.engines.base import Engine, LogLine, PipeFinished, PipeStarted, RunEvent, RunRequest
@@ -55,16 +54,10 @@ def new_app(folder: Path) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def surroundings() -> Iterator[None]:
-    # Not in pytest's own folder, whose path can be too long for a socket.
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setenv(FOLDER_VARIABLE, str(Path(folder) / "own"))
+    with pytest.MonkeyPatch.context() as patch, own_warm_folder():
         # Kindling starts no app of which a secret is missing.
         patch.setenv("SHOP_SECRET_PATH", "hidden")
         yield
-        for place in places(Path(os.environ[FOLDER_VARIABLE])):
-            ask(place, {"ask": "stop", "now": True})
-            while place.socket.exists():
-                time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

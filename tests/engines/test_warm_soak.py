@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import psutil
 import pytest
 from app_forms import manifest_cache  # noqa: F401  # a fixture
 from engines.engine_jobs import new_app
+from engines.warm_folder import own_warm_folder
 
 from kindling_dagster import KindlingProject
 from kindling_dagster.engines.base import PipeFinished, RunRequest
@@ -84,17 +84,11 @@ class Warm:
 
 @pytest.fixture
 def warm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Warm]:
-    # Not in pytest's own folder, whose path can be too long for a socket.
-    with tempfile.TemporaryDirectory() as folder:
-        monkeypatch.setenv(FOLDER_VARIABLE, str(Path(folder) / "own"))
-        monkeypatch.setenv("SHOP_SECRET_PATH", str(Path(folder) / "hidden"))
-        app = new_app(Path(folder) / "app", LANDED)
+    with own_warm_folder() as folder:
+        monkeypatch.setenv("SHOP_SECRET_PATH", str(folder / "hidden"))
+        app = new_app(folder / "app", LANDED)
         shutil.copy(Path(__file__).with_name("mess.py"), app / "shop" / "pipes")
         yield Warm(app)
-        for place in list(places(Path(os.environ[FOLDER_VARIABLE]))):
-            ask(place, {"ask": "stop", "now": True})
-            while place.socket.exists():
-                time.sleep(0.1)
 
 
 def test_two_hundred_runs_leave_it_as_it_was(warm: Warm) -> None:
