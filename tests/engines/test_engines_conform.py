@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,9 +28,9 @@ from dagster import (
 )
 from deltalake import DeltaTable
 from engines.engine_jobs import CONF, new_app
+from engines.warm_folder import own_warm_folder
+from materializations import comparable
 
-from kindling_dagster.engines.warm.process import ask
-from kindling_dagster.engines.warm.spec import FOLDER_VARIABLE, places
 from kindling_dagster.signals.reading import read_step_records
 from kindling_dagster.spark import build_session
 
@@ -69,19 +68,6 @@ STORY = (
     Step("too slow", TWO, {"pipe_timeout": 5.0}, fail="job"),
     Step("terminated", TWO, fail="job", terminated=True),
     Step("tried again", TWO[:1], {"retries": 1, "backoff": 0.0}, fail="once"),
-)
-# Values that no clock, place or packing decides; of the others it counts that they are there.
-SAME = (
-    "dagster/row_count",
-    "dagster/column_schema",
-    "dagster/column_lineage",
-    "kindling/pipes",
-    "kindling/operations",
-    "kindling/delta_version",
-    "kindling/generation",
-    "kindling/attempts",
-    "kindling/package",
-    "kindling/package_version",
 )
 
 
@@ -170,7 +156,10 @@ class Side:
         return Outcome(
             success=success,
             materialized=[
-                ("/".join(event.asset_key.path), comparable(event.materialization.metadata))
+                (
+                    "/".join(event.asset_key.path),
+                    comparable({name: entry.value for name, entry in event.materialization.metadata.items()}),
+                )
                 for event in of(DagsterEventType.ASSET_MATERIALIZATION)
             ],
             failures=[
@@ -221,25 +210,12 @@ class Side:
         return rows, lineage
 
 
-def comparable(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of a materialization: which there is, and the values that must be equal."""
-    return {
-        name: entry.value if name in SAME or "/rows_" in name else ... for name, entry in metadata.items()
-    }
-
-
 @pytest.fixture(scope="module", autouse=True)
 def surroundings() -> Iterator[None]:
-    # Not in pytest's own folder, whose path can be too long for a socket.
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setenv(FOLDER_VARIABLE, str(Path(folder) / "own"))
+    with pytest.MonkeyPatch.context() as patch, own_warm_folder() as folder:
         # Kindling starts no app of which a secret is missing.
-        patch.setenv("SHOP_SECRET_PATH", str(Path(folder) / "hidden"))
+        patch.setenv("SHOP_SECRET_PATH", str(folder / "hidden"))
         yield
-        for place in places(Path(os.environ[FOLDER_VARIABLE])):
-            ask(place, {"ask": "stop", "now": True})
-            while place.socket.exists():
-                time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
