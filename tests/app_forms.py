@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fork_server import FORK_SERVER
 
 from kindling_dagster.manifest import Manifest
 from kindling_dagster.manifest_cache import CACHE_VARIABLE
@@ -62,13 +62,9 @@ def _answer(request: Mapping[str, Any], target: str, environment: Mapping[str, s
 
 def quick_recorder(request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Does what ``project.run_recorder`` does, in a process forked off one that has imported Kindling already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["kindling.bootstrap", "kindling.platform_standalone", "kindling_dagster.recorder"]
-    )
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "response.json"
-        child = context.Process(target=_answer, args=(request, str(target), dict(os.environ)))
+        child = FORK_SERVER.Process(target=_answer, args=(request, str(target), dict(os.environ)))
         child.start()
         child.join(seconds)
         assert child.exitcode == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -15,6 +14,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from fork_server import FORK_SERVER
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from store_fixtures import a_command, a_host
@@ -248,9 +248,8 @@ def write_and_wait(path: Path, written: Event) -> None:
 
 def test_a_writer_killed_in_mid_transaction_leaves_nothing(store: StreamStore, path: Path) -> None:
     store.submit([a_command("start")])
-    fork = multiprocessing.get_context("fork")
-    written = fork.Event()
-    writer = fork.Process(target=write_and_wait, args=(path, written), daemon=True)
+    written = FORK_SERVER.Event()
+    writer = FORK_SERVER.Process(target=write_and_wait, args=(path, written), daemon=True)
     writer.start()
     assert written.wait(60)
     assert set(store.desired()) == {"orders"}

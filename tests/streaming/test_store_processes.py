@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
-import multiprocessing
 from dataclasses import dataclass, field
 from multiprocessing.queues import Queue, SimpleQueue
 from multiprocessing.synchronize import Barrier
 
 import pytest
+from fork_server import FORK_SERVER
 from store_fixtures import a_command, a_host
 
 from kindling_dagster.streaming.model import HistoryEntry, StreamingQueryState, StreamStatus
@@ -26,11 +27,9 @@ class Answer:
     tokens: list[int] = field(default_factory=list)
 
 
-fork = multiprocessing.get_context("fork")  # a fresh interpreter would spend most of the test on imports
-
-
 def work(url: str, project: str, name: str, ready: Barrier, answers: Queue[Answer]) -> None:
     """One client and host: sends what the others send too, takes the lease when it can, counts."""
+    faulthandler.dump_traceback_later(100)  # says where, should it hang
     ready.wait(60)  # all open an empty store at the same moment
     with StreamStore.open(url, project, wait=60.0) as store:
         answer = Answer()
@@ -60,9 +59,9 @@ def count_up(store: StreamStore) -> None:
 
 
 def test_processes_at_once(url: str, project: str) -> None:
-    ready, answers = fork.Barrier(PROCESSES), fork.Queue()
+    ready, answers = FORK_SERVER.Barrier(PROCESSES), FORK_SERVER.Queue()
     workers = [
-        fork.Process(target=work, args=(url, project, f"p{n}", ready, answers), daemon=True)
+        FORK_SERVER.Process(target=work, args=(url, project, f"p{n}", ready, answers), daemon=True)
         for n in range(PROCESSES)
     ]
     for worker in workers:
@@ -99,8 +98,8 @@ def report_for_ever(url: str, project: str, told: SimpleQueue[int]) -> None:
 
 @pytest.mark.parametrize("reports", [1, 6])
 def test_a_host_killed_while_it_writes_leaves_whole_reports(url: str, project: str, reports: int) -> None:
-    told = fork.SimpleQueue()
-    victim = fork.Process(target=report_for_ever, args=(url, project, told), daemon=True)
+    told = FORK_SERVER.SimpleQueue()
+    victim = FORK_SERVER.Process(target=report_for_ever, args=(url, project, told), daemon=True)
     victim.start()
     heard = 0
     while heard < reports:
