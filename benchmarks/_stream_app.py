@@ -155,10 +155,11 @@ class Stage:
         items = {"item": list(prices), "price": pa.array(prices.values(), pa.int64())}
         write_deltalake(self._path("ref/items"), pa.table(items), mode="overwrite")
 
-    def land(self, chain: str, rows: int) -> None:
-        """Land one commit of a chain's orders."""
-        first = self._landed[chain]
-        self._landed[chain] += rows
+    def land(self, chain: str, rows: int, first: int | None = None) -> None:
+        """Land one commit of a chain's orders: new ones, or from the id ``first`` on."""
+        if first is None:
+            first = self._landed[chain]
+            self._landed[chain] += rows
         ids, names = range(first, first + rows), list(PRICES)
         frame = {
             "id": pa.array(ids, pa.int64()),

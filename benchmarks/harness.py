@@ -38,10 +38,10 @@ Better = Literal["at most", "at least"]
 class Case:
     """One comparison.
 
-    Each round measures both sides, one right after the other and in changing order, so that a machine
-    that slows down slows both: the ratio is the median of the rounds' ratios. The figure of a side is its median
-    over the rounds. By the ``cpu`` clock figures are minima, and the ratio is theirs, since what comes on top there
-    is only the caches being shared with others.
+    Each round measures both sides, one right after the other and (but for ``in_turn``) in changing order, so
+    that a machine that slows down slows both: the ratio is the median of the rounds' ratios. The figure of a
+    side is its median over the rounds. By the ``cpu`` clock figures are minima, and the ratio is theirs, since
+    what comes on top there is only the caches being shared with others.
 
     Args:
         name: What is compared; names the size.
@@ -54,6 +54,8 @@ class Case:
         other_name: Who the other side is.
         runs: How many rounds.
         warmups: How many rounds before them that do not count.
+        in_turn: Keep one order, so that each side is always measured after the other one and never after
+            itself: where what was measured last makes the next one slower or faster.
         units: Of the figures; seconds unless the sides return their own.
         clock: ``wall``, or ``cpu`` for the time that this thread was really given: for pure computing,
             where a busy machine would otherwise decide.
@@ -70,6 +72,7 @@ class Case:
     other_name: str = ""
     runs: int = 5
     warmups: int = 1
+    in_turn: bool = False
     units: str = "s"
     clock: Literal["wall", "cpu"] = "wall"
     setup: Callable[[], None] | None = None
@@ -139,7 +142,7 @@ def run_case(benchmark: str, case: Case, runs: int | None = None) -> Result:
             case.setup()
         for number in range(-case.warmups, runs or case.runs):
             sides = [(case.ours, ours)] + ([(case.other, other)] if case.other is not None else [])
-            for measured, values in sides if number % 2 else reversed(sides):
+            for measured, values in sides if number % 2 or case.in_turn else reversed(sides):
                 value = _measure(measured, case)
                 if number >= 0:
                     values.append(value)

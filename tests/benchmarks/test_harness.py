@@ -97,6 +97,15 @@ def test_rounds_take_turns_and_warmups_do_not_count():
     assert result.ratios == (1.5, 0.8, 7 / 6)
 
 
+def test_in_turn_neither_side_follows_itself():
+    calls: list[str] = []
+    case = Case(
+        "c", ours=lambda: calls.append("ours"), other=lambda: calls.append("other"), runs=3, in_turn=True
+    )
+    run_case("b", case)
+    assert calls == ["ours", "other"] * 4
+
+
 @pytest.mark.parametrize("clock", ["wall", "cpu"])
 def test_what_returns_nothing_is_timed(clock):
     case = Case("c", ours=lambda: sum(range(200_000)) and None, runs=2, warmups=0, clock=clock)
