@@ -56,8 +56,7 @@ class SideBySide(Hosted):
         return self._commit("b", self._bare)
 
     def _commit(self, chain: str, queries: list[Any]) -> float:
-        # The same orders each time: a table that grew would soon cost more to merge into than all else.
-        self.stage.land(chain, ROWS, first=0)
+        self.stage.land(chain, ROWS)
         landed = time.perf_counter()
         self.stage.settle(queries)
         return time.perf_counter() - landed
