@@ -15,9 +15,7 @@ FORK_SERVER.set_forkserver_preload(
         "kindling.bootstrap",
         "kindling.platform_standalone",
         "kindling_dagster.recorder",
-        "kindling_dagster.streaming.store",
-        "kindling_dagster.streaming.store.sqlite",
-        "kindling_dagster.streaming.store.postgres",
+        "kindling_dagster.streaming.store.store",
     ]
 )
 """Python has one server per process, so what all users need is imported."""

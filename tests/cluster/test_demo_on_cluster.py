@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.standalone import StandaloneCluster, running_cluster, wait_for
+from cluster.standalone import CLUSTER_CONF, StandaloneCluster, running_cluster, wait_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 import expected
@@ -40,14 +40,10 @@ def conf_dir(cluster: StandaloneCluster, tmp_path: Path) -> Path:
     folder = tmp_path / "conf"
     folder.mkdir()
     settings = {
+        **CLUSTER_CONF,
         "spark.master": cluster.url,
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
         "spark.executor.memory": "768m",
         "spark.pyspark.python": sys.executable,
-        "spark.sql.shuffle.partitions": "2",
-        "spark.databricks.delta.snapshotPartitions": "1",
-        "spark.ui.enabled": "false",
     }
     (folder / "spark-defaults.conf").write_text(
         "".join(f"{key} {value}\n" for key, value in settings.items())

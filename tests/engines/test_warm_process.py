@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 from app_forms import manifest_cache  # noqa: F401  # a fixture
 from click.testing import CliRunner
+from engines.warm_folder import own_warm_folder
 
 from kindling_dagster.cli import main
 from kindling_dagster.engines.warm.channel import ChannelClosed, greet
@@ -37,16 +37,9 @@ def wait_for(what: Callable[[], object], seconds: float = 30) -> None:
 
 
 @pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    # Not in pytest's own folder, whose path can be too long for a socket.
-    base = tempfile.mkdtemp()
-    path = Path(base) / "engines"
-    monkeypatch.setenv(FOLDER_VARIABLE, str(path))
-    yield path
-    for found in [WarmPlace(path, file.stem) for file in path.glob("*.sock")]:
-        ask(found, {"ask": "stop", "now": True})
-        wait_for(lambda found=found: not found.socket.exists())
-    shutil.rmtree(base)
+def folder() -> Iterator[Path]:
+    with own_warm_folder(seconds=30) as base:
+        yield base / "own"
 
 
 @pytest.fixture

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cluster.standalone import wait_for
 
 from kindling_dagster.engines.warm.process import ask
 from kindling_dagster.engines.warm.spec import FOLDER_VARIABLE, places
 
 
 @contextmanager
-def own_warm_folder() -> Iterator[Path]:
-    """A short folder, below which warm processes are kept, by the environment; they end with it."""
+def own_warm_folder(seconds: float = 120) -> Iterator[Path]:
+    """A short folder, in whose ``own`` warm processes are kept, by the environment.
+
+    They end with it, within so many seconds each.
+    """
     # Not in pytest's own folder, whose path can be too long for a socket.
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         patch.setenv(FOLDER_VARIABLE, str(folder / "own"))
-        yield folder
-        for place in list(places(folder / "own")):
-            ask(place, {"ask": "stop", "now": True})
-            while place.socket.exists():
-                time.sleep(0.1)
+        try:
+            yield folder
+        finally:
+            for place in list(places(folder / "own")):
+                ask(place, {"ask": "stop", "now": True})
+                wait_for("its end", lambda place=place: not place.socket.exists(), seconds)
