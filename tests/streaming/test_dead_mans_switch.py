@@ -22,25 +22,25 @@ def spark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     gateway = launch_gateway()
     yield SimpleNamespace(_jvm=gateway.jvm, sparkContext=SimpleNamespace(_gateway=gateway))
     gateway.proc.kill()
-    gateway.proc.wait(10)
+    gateway.proc.wait(60)
 
 
 def test_pushed_in_time_the_jvm_lives_and_then_it_ends(spark: Any) -> None:
     switch = DeadMansSwitch(spark, 75)
-    switch.push(0.5)
+    switch.push(2)
     switch.push(60)
     with pytest.raises(Exception, match="timed out"):
-        spark.sparkContext._gateway.proc.wait(1)
+        spark.sparkContext._gateway.proc.wait(3)
     assert jvm_is_alive(spark)
     switch.push(0.1)
-    assert spark.sparkContext._gateway.proc.wait(10) == 75
+    assert spark.sparkContext._gateway.proc.wait(60) == 75
     assert not jvm_is_alive(spark)
 
 
 def test_disarmed_it_does_nothing(spark: Any) -> None:
     switch = DeadMansSwitch(spark, 75)
-    switch.push(0.3)
+    switch.push(2)
     switch.disarm()
     with pytest.raises(Exception, match="timed out"):
-        spark.sparkContext._gateway.proc.wait(1)
+        spark.sparkContext._gateway.proc.wait(3)
     assert jvm_is_alive(spark)

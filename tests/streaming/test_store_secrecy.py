@@ -103,7 +103,7 @@ def test_a_store_in_use_never_tells_its_password(
     postgres: PostgresServer, project: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    with StreamStore.open(postgres.url(), project, wait=0.5) as store:
+    with StreamStore.open(postgres.url(), project) as store:
         store.submit([a_command("start")])
         said = f"{store!r}{store._database!r}{store._database.shown}{store._database._live_engine()!r}"
         with pytest.raises(StoreError) as caught:
