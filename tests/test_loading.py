@@ -14,6 +14,8 @@ from app_forms import ENTITY, PIPE, small_app
 
 from benchmarks.loading import write_app
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PIPES = 1_000
 

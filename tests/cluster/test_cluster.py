@@ -29,7 +29,7 @@ from kindling_dagster import KindlingProject, build_kindling_definitions
 from kindling_dagster.engines.commits import NO_TABLE, CommitReader
 from kindling_dagster.spark import build_session, session_is_up
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 APP = Path(__file__).parent / "app"
 KEYS = ("silver/orders", "gold/totals", "ref/items")

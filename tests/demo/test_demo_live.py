@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 sys.path.insert(0, str(Path(__file__).parent))
 import expected
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
 
 DEMO = Path(__file__).parents[2] / "demo"
 

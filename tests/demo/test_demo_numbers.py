@@ -23,7 +23,7 @@ from comparing import (
     with_lineage,
 )
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 # KINDLING_DEMO_DAYS=365 checks the whole year.
 DAYS = int(os.environ.get("KINDLING_DEMO_DAYS", feed.FIRST_DAYS))

@@ -25,7 +25,7 @@ from kindling_dagster.engines.warm.spec import FOLDER_VARIABLE, WarmSpec, places
 from kindling_dagster.errors import PlanError, RunError
 from kindling_dagster.spark import build_session, session_conf
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(600)]
 
 CONF = {"spark.master": "local[2]"}
 FOUR = ("land", "clean", "flaky", "after_flaky")

@@ -14,7 +14,7 @@ from faults.harness import PRICES, Flow, Host, flow, wait_for
 from kindling_dagster.streaming.checkpoints import accept_reset
 from kindling_dagster.streaming.model import StreamingQueryState as State
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

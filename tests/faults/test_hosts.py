@@ -17,7 +17,7 @@ from faults.harness import Flow, flow, wait_for
 
 from kindling_dagster.streaming.model import StreamingQueryState as State
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 @pytest.fixture

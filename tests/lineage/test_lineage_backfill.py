@@ -31,7 +31,7 @@ from kindling_dagster.lineage.sql import (
 from kindling_dagster.lineage_checks import build_lineage_checks
 from kindling_dagster.spark import build_session
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 DAY = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

@@ -18,7 +18,7 @@ from kindling_dagster.errors import RunError, SelectionError
 from kindling_dagster.spark import build_session
 from kindling_dagster.testing import PipeTester
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
