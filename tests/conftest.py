@@ -10,7 +10,8 @@ from hypothesis import settings
 # Tests run little on each JVM, so its optimising compiler costs more time than it saves: measured on
 # three small Delta writes and merges, 32 s of CPU with these options against 56 s without. Without that
 # compiler Java keeps 48 MB of compiled code, which Spark fills within two minutes, to throw out and compile again from
-# then on: 311 s of CPU against 368 s for tests/running and test_starter.py with room for all of it.
+# then on. With room for all of it tests/running and test_starter.py in one JVM took 311 s of its CPU where they took
+# 368 s (once each, other work beside them).
 os.environ.setdefault(
     "JAVA_TOOL_OPTIONS",
     "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC -Xshare:auto",
