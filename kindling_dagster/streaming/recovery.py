@@ -174,8 +174,7 @@ def _after_tick(
 
 def _mend_clock(state: RecoveryState, policy: RecoveryPolicy, now: float) -> RecoveryState:
     """The state after the clock was set back: no wait may be longer than it would be from now on."""
-    backoff = min(_base_backoff(policy, state.failures) * (1 + policy.jitter), policy.max_backoff)
-    longest = max(backoff, policy.cooldown)
+    longest = max(backoff_seconds(policy, state.failures, rng=lambda: 1.0), policy.cooldown)
     if state.next_start_at is not None and state.next_start_at > now + longest:
         state = replace(state, next_start_at=now + longest)
     if state.last_start_at is not None and state.last_start_at > now:
