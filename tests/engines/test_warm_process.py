@@ -8,14 +8,14 @@ import shutil
 import socket
 import stat
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from app_forms import manifest_cache  # noqa: F401  # a fixture
 from click.testing import CliRunner
+from cluster.standalone import wait_for
 from engines.warm_folder import own_warm_folder
 
 from kindling_dagster.cli import main
@@ -26,19 +26,13 @@ from kindling_dagster.errors import RunError
 from kindling_dagster.project import KindlingProject
 
 APP = Path(__file__).parents[1] / "running" / "app"
+WAIT = 30.0
 SECRET = {"spark.hadoop.fs.s3a.secret.key": "s3cr3t-5f1c"}
-
-
-def wait_for(what: Callable[[], object], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with own_warm_folder(seconds=30) as base:
+    with own_warm_folder(WAIT) as base:
         yield base / "own"
 
 
@@ -101,13 +95,15 @@ def test_garbage_and_wrong_tokens_are_refused_and_it_lives(folder: Path, project
         raw._connection.send_bytes(b"not json")
         raw.close()
         assert status(place)["pid"] == pid
-    wait_for(lambda: place.log.read_text().count("Refused a connection") >= 4)
+    wait_for(
+        "four refusals in the log", lambda: place.log.read_text().count("Refused a connection") >= 4, WAIT
+    )
 
 
 def test_it_ends_when_nobody_needs_it(folder: Path, project: KindlingProject) -> None:
     channel, place, _ = ensure(WarmSpec.of(project, {}, {}, idle_seconds=0.5))
     channel.close()
-    wait_for(lambda: not place.socket.exists())
+    wait_for("its end", lambda: not place.socket.exists(), WAIT)
     assert connect(place) is None
 
 
@@ -120,7 +116,7 @@ def test_new_code_gets_a_new_process_and_the_old_one_ends(folder: Path, project:
     channel.close()
     assert started
     assert new != old
-    wait_for(lambda: not old.socket.exists())
+    wait_for("the end of the old one", lambda: not old.socket.exists(), WAIT)
     assert status(new)["runs"] == 0
 
 
@@ -175,5 +171,5 @@ def test_the_command_line(folder: Path, project: KindlingProject) -> None:
     assert (found["runs"], found["running"]) == (0, "")
     assert str(found["pid"]) in command("status")
     assert "1 told to end" in command("stop")
-    wait_for(lambda: not list(folder.glob("*.sock")))
+    wait_for("the end of all", lambda: not list(folder.glob("*.sock")), WAIT)
     assert "None is there" in command("stop")
